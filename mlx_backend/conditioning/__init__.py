@@ -1,0 +1,1 @@
+"""Turns prompts, pictures, videos and masks into what the networks take."""

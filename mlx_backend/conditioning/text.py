@@ -1,0 +1,50 @@
+"""Prompts: cleaned and cut into tokens as upstream does. Source: `wan/modules/tokenizers.py` of Wan-Video/Wan2.1."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import ftfy
+import mlx.core as mx
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..models.umt5 import UMT5Encoder
+from ..spec.errors import WeightsError
+from ..spec.events import Listener
+from ..spec.variants import MAX_TEXT_TOKENS
+
+END = 1  # </s> of every UMT5 tokenizer
+
+
+def clean(prompt: str) -> str:
+    """Mend broken Unicode, resolve HTML entities (twice) and collapse white space."""
+    prompt = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    return re.sub(r"\s+", " ", prompt).strip()
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read tokenizer.json. Raises WeightsError."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise WeightsError(f"{path} is not a tokenizer file ({error}): download it again.") from error
+
+
+def tokenise(tokenizer: Tokenizer, prompt: str, listener: Listener) -> list[int]:
+    """Return the ids of a prompt, `</s>` included; at most 512, and a warning with the count when it was longer."""
+    ids = [i for i in tokenizer.encode(clean(prompt)).ids if i != END]
+    if len(ids) >= MAX_TEXT_TOKENS:
+        listener.warn(
+            f"The prompt has {len(ids) + 1} tokens, but the model reads {MAX_TEXT_TOKENS}: "
+            "the end of it is not seen, shorten it."
+        )
+    return [*ids[: MAX_TEXT_TOKENS - 1], END]
+
+
+def encode_text(encoder: UMT5Encoder, ids: list[int]) -> np.ndarray:
+    """Return the features [L, dim] of a prompt's ids, float32."""
+    features = encoder(mx.array(ids)).astype(mx.float32)
+    return np.array(features)

@@ -1,0 +1,1 @@
+"""Pictures, videos and arrays on disk: read into clips, written from clips, laid out on contact sheets."""

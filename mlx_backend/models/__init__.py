@@ -1,0 +1,1 @@
+"""The networks, named after the official checkpoints: no files, no prompts, no steps."""

@@ -1,0 +1,133 @@
+"""Self-attention over the whole sequence and cross-attention to text and reference picture, row chunk by row chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx import nn
+
+from .config import DiTConfig
+from .linear import Linear
+from .norms import RMSNorm
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """cos and sin [rows, 1, head_dim/2] of one chunk of tokens."""
+
+    cos: mx.array
+    sin: mx.array
+
+    def apply(self, x: mx.array) -> mx.array:
+        """Rotate adjacent channel pairs of x [rows, heads, head_dim], float32."""
+        pairs = x.reshape(*x.shape[:-1], -1, 2)
+        even, odd = pairs[..., 0], pairs[..., 1]
+        turned = (even * self.cos - odd * self.sin, even * self.sin + odd * self.cos)
+        return mx.stack(turned, axis=-1).reshape(x.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What cross-attention looks at: embedded text [512, dim] and CLIP tokens [257, dim]."""
+
+    text: mx.array
+    image: mx.array
+
+
+@dataclass(frozen=True, slots=True)
+class KeysValues:
+    """Keys and values [1, heads, length, head_dim], contiguous."""
+
+    keys: mx.array
+    values: mx.array
+
+    @classmethod
+    def joined(cls, keys: list[mx.array], values: list[mx.array]) -> KeysValues:
+        """Join chunks [heads, rows, head_dim] along the rows, contiguously: a strided K is copied at every use."""
+        made = cls(*(mx.contiguous(mx.concatenate(parts, axis=1))[None] for parts in (keys, values)))
+        mx.eval(made.keys, made.values)
+        return made
+
+    def attend(self, queries: mx.array) -> mx.array:
+        """Return the attention output [rows, dim] for queries [rows, heads, head_dim] in the dtype of the values."""
+        rows, heads, head_dim = queries.shape
+        out = mx.fast.scaled_dot_product_attention(
+            queries.astype(self.values.dtype).transpose(1, 0, 2)[None],
+            self.keys,
+            self.values,
+            scale=head_dim**-0.5,
+        )
+        return out.transpose(0, 2, 1, 3).reshape(rows, heads * head_dim)
+
+
+class SelfAttention(nn.Module):
+    """Queries and keys normalised over the full width, rotated; one softmax over all tokens."""
+
+    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None):
+        super().__init__()
+        dim = config.dim
+        self.q = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.k = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.v = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.o = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.norm_q = RMSNorm(dim, config.eps)
+        self.norm_k = RMSNorm(dim, config.eps)
+        self._heads = (config.num_heads, config.head_dim)
+
+    def keys_values(self, chunks: Iterable[mx.array], rotations: list[Rotation]) -> KeysValues:
+        """Project all tokens, given as normalised and modulated chunks [rows, dim]."""
+        k, v = self.k.prepared(), self.v.prepared()
+        keys, values = [], []
+        for x, rotation in zip(chunks, rotations, strict=True):
+            value = v(x)
+            key = rotation.apply(self.norm_k(k(x)).reshape(-1, *self._heads)).astype(value.dtype)
+            mx.eval(key, value)
+            keys.append(key.transpose(1, 0, 2))
+            values.append(value.reshape(-1, *self._heads).transpose(1, 0, 2))
+        return KeysValues.joined(keys, values)
+
+    def reader(self, context: KeysValues) -> Callable[[mx.array, Rotation], mx.array]:
+        """Return (x [rows, dim], rotation) -> attention output [rows, dim], with the weights made ready once."""
+        q, o = self.q.prepared(), self.o.prepared()
+
+        def read(x: mx.array, rotation: Rotation) -> mx.array:
+            queries = rotation.apply(self.norm_q(q(x)).reshape(-1, *self._heads))
+            return o(context.attend(queries))
+
+        return read
+
+
+class CrossAttention(nn.Module):
+    """Two separate softmax attentions, to the text and to the CLIP tokens of the reference, summed before `o`."""
+
+    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None):
+        super().__init__()
+        dim = config.dim
+        self.q = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.k = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.v = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.o = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.norm_q = RMSNorm(dim, config.eps)
+        self.norm_k = RMSNorm(dim, config.eps)
+        self.k_img = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.v_img = Linear(dim, dim, compute_dtype=compute_dtype)
+        self.norm_k_img = RMSNorm(dim, config.eps)
+        self._heads = (config.num_heads, config.head_dim)
+
+    def reader(self, context: Context) -> Callable[[mx.array], mx.array]:
+        """Return x [rows, dim] -> attention output [rows, dim]; keys and values are projected here, once."""
+        text = self._keys_values(self.norm_k(self.k(context.text)), self.v(context.text))
+        image = self._keys_values(self.norm_k_img(self.k_img(context.image)), self.v_img(context.image))
+        q, o = self.q.prepared(), self.o.prepared()
+
+        def read(x: mx.array) -> mx.array:
+            queries = self.norm_q(q(x)).reshape(-1, *self._heads)
+            return o(text.attend(queries) + image.attend(queries))
+
+        return read
+
+    def _keys_values(self, keys: mx.array, values: mx.array) -> KeysValues:
+        split = [a.reshape(-1, *self._heads).transpose(1, 0, 2) for a in (keys.astype(values.dtype), values)]
+        return KeysValues.joined([split[0]], [split[1]])

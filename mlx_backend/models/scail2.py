@@ -1,0 +1,135 @@
+"""SCAIL-2: a Wan 2.1 image-to-video transformer with two more stems, for the driving video and for masks.
+
+Source: `wan/modules/model_scail2.py` of zai-org/SCAIL-2. Tokens run [extra references | reference | video | driving].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from .attention import Context
+from .config import PATCH, DiTConfig
+from .dit import WanDiT
+from .embeddings import PatchEmbedding
+from .rope import Grid, pooled_rotations, rotations, rows
+
+SHIFT = 120  # distance in patches that keeps the driving video (in W) and a replaced reference (in H) apart
+HISTORY_CHANNELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference picture: latent [16, 1, H, W] and its identity mask [28, 1, H, W], if there is one."""
+
+    latent: mx.array
+    mask: mx.array | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Streams:
+    """What conditions one segment of T latent frames.
+
+    `references`: the primary one first. `driving`: latent [16, T, H/2, W/2] of the driving video at half
+    size; `driving_mask` [28, T, H/2, W/2] or None. `history_mask` [4, T, H, W]: 1 on frames that are known, None if
+    none is. `video_mask` [28, T, H, W]: the mask of the generated video, zeros when None; it counts only beside a reference mask.
+    """
+
+    references: tuple[Reference, ...]
+    driving: mx.array
+    driving_mask: mx.array | None
+    history_mask: mx.array | None
+    replacement: bool
+    video_mask: mx.array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The part of a segment's input that no step changes, embedded once."""
+
+    before: mx.array  # [extra references | reference] tokens
+    after: mx.array  # driving tokens
+    video_mask: mx.array | None  # [video tokens or 1, dim], what the mask stem adds to the video
+    history_mask: mx.array  # [4, T, H, W]
+    cos_sin: tuple[mx.array, mx.array]  # [L, 1, head_dim/2]
+
+
+class Scail2DiT(WanDiT):
+    """Inherits, rather than holds, the Wan trunk: so the parameters keep their official names at the root."""
+
+    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None = None):
+        super().__init__(config, compute_dtype)
+        self.patch_embedding_pose = PatchEmbedding(config.pose_dim, config.dim, compute_dtype)
+        self.patch_embedding_mask = PatchEmbedding(config.mask_dim, config.dim, compute_dtype)
+
+    def prepare(self, streams: Streams) -> Segment:
+        """Embed everything but the noisy video, and lay out the positions."""
+        primary, *extras = streams.references
+        frames, height, width = self._video_size(streams)
+        before = [self._embed_known(self.patch_embedding, r.latent, r.mask) for r in (*extras, primary)]
+        after = self._embed_known(self.patch_embedding_pose, streams.driving, streams.driving_mask)
+        history = streams.history_mask
+        if history is None:
+            history = mx.zeros((HISTORY_CHANNELS, frames, height, width))
+        made = Segment(
+            mx.concatenate(before),
+            after,
+            None if primary.mask is None else self._embed_video_mask(streams.video_mask),
+            history,
+            positions(frames, height, width, len(extras), self.config.head_dim, replacement=streams.replacement),
+        )
+        mx.eval(made.before, made.after, made.history_mask, *made.cos_sin)
+        return made
+
+    def __call__(
+        self,
+        x: mx.array,
+        t: float,
+        segment: Segment,
+        context: Context,
+        check_cancelled: Callable[[], None],
+    ) -> mx.array:
+        """Return the velocity [16, T, H, W] of the noisy latent x [16, T, H, W] at timestep t, float32."""
+        video = self.patch_embedding(mx.concatenate([x, segment.history_mask]))
+        if segment.video_mask is not None:
+            video = video + segment.video_mask
+        start, count = len(segment.before), len(video)
+        tokens = mx.concatenate([segment.before, video, segment.after])
+        out = self.transform(tokens, segment.cos_sin, t, context, check_cancelled)
+        return self.unpatchify(out[start : start + count], *x.shape[1:])
+
+    def _embed_known(self, stem: PatchEmbedding, latent: mx.array, mask: mx.array | None) -> mx.array:
+        # Known latents carry four channels of ones after their own.
+        ones = mx.ones((stem.weight.shape[1] - len(latent), *latent.shape[1:]))
+        tokens = stem(mx.concatenate([latent, ones]))
+        return tokens if mask is None else tokens + self.patch_embedding_mask(mask)
+
+    def _embed_video_mask(self, mask: mx.array | None) -> mx.array:
+        # What remains of mask frames that are all zero is the stem's bias.
+        stem = self.patch_embedding_mask
+        return stem.bias.astype(mx.float32)[None] if mask is None else stem(mask)
+
+    @staticmethod
+    def _video_size(streams: Streams) -> tuple[int, int, int]:
+        latent = streams.references[0].latent
+        return streams.driving.shape[1], latent.shape[2], latent.shape[3]
+
+
+def positions(
+    frames: int, height: int, width: int, extras: int, head_dim: int, *, replacement: bool
+) -> tuple[mx.array, mx.array]:
+    """Return cos and sin [L, 1, head_dim/2] for latents of T x H x W and `extras` extra references.
+
+    Animation puts video and driving one step after the reference in time; replacement puts them at the same time and
+    moves the references down in H. The driving video is moved right in W, at the mean of full-resolution rotations.
+    """
+    patch_height, patch_width = height // PATCH, width // PATCH
+    reference_h = SHIFT if replacement else 0
+    video_t = extras if replacement else extras + 1
+    references = Grid(extras + 1, patch_height, patch_width, (0, reference_h, 0))
+    video = Grid(frames, patch_height, patch_width, (video_t, 0, 0))
+    driving = Grid(frames, patch_height, patch_width, (video_t, 0, SHIFT))
+    tables = rows(rotations(references, head_dim), rotations(video, head_dim), pooled_rotations(driving, head_dim))
+    return mx.array(tables[0]), mx.array(tables[1])

@@ -1,0 +1,1 @@
+"""The order of the work, and which component is in memory when."""

@@ -1,0 +1,32 @@
+"""Prompts to features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..conditioning.text import encode_text, load_tokenizer, tokenise
+from ..runtime.memory import bounded_cache
+from ..spec.events import Listener
+from .store import Handle, enter, get_text_encoder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextFeatures:
+    """Features [L, dim], float32, of the prompt and of the negative prompt, L up to 512."""
+
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listener) -> TextFeatures:
+    """Clean, tokenise and encode both prompts. An empty one is a single end token, as upstream has it."""
+    tokenizer = load_tokenizer(handle.store.snapshot.tokenizer)
+    ids = [tokenise(tokenizer, text, listener) for text in (prompt, negative)]
+    enter("text", handle)
+    with bounded_cache():
+        encoder = get_text_encoder(handle, listener)
+        listener.check_cancelled()
+        positive = encode_text(encoder, ids[0])
+        return TextFeatures(positive, positive if ids[1] == ids[0] else encode_text(encoder, ids[1]))

@@ -1,0 +1,1 @@
+"""The machine: which BLAS, which device, which precision, how memory is returned."""

@@ -1,0 +1,55 @@
+"""The one denoising loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..runtime.memory import return_memory
+from ..spec.errors import NumericsError
+from .guidance import Velocity
+from .solvers import Solver
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """Latent frames that are known: where `mask` (broadcast to the latent) is true, the latent is `clean`."""
+
+    mask: mx.array
+    clean: mx.array
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Return x with the known frames put in."""
+        return mx.where(self.mask, self.clean, x)
+
+
+def denoise(
+    velocity: Velocity,
+    solver: Solver,
+    noise: mx.array,
+    clamp: Clamp | None,
+    on_step: Callable[[int], None],
+) -> mx.array:
+    """Run the solver over its grid from `noise`; known frames are clean before, at and after every step.
+
+    `on_step(i)` is called after step i (from 0). Raises NumericsError at the first step whose velocity is not finite.
+    """
+    x = noise
+    for i, t in enumerate(solver.grid.timesteps):
+        if clamp is not None:
+            x = clamp(x)
+        v = velocity(x, t)
+        solver, x = solver.step(i, v, x)
+        finite = mx.isfinite(v).all()
+        mx.eval(x, finite)
+        if not finite.item():
+            raise NumericsError(
+                f"The model returned values that are not numbers at step {i + 1} of {solver.grid.steps} "
+                f"(timestep {t:g}): the run was stopped instead of rendering black frames. "
+                "Try precision float32, or check the weights."
+            )
+        return_memory()
+        on_step(i)
+    return x if clamp is None else clamp(x)

@@ -1,0 +1,62 @@
+"""Sizes and counts that follow from a request: latent shapes, tokens, orientation, crops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import RequestError
+
+SIZE_STEP = 32  # pixels: VAE stride 8, patch 2, and the driving video at half the size
+SPATIAL_STRIDE = 8
+TEMPORAL_STRIDE = 4
+LATENT_CHANNELS = 16
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise RequestError unless width and height (pixels) are positive multiples of 32."""
+    for name, value in (("width", width), ("height", height)):
+        if value < SIZE_STEP or value % SIZE_STEP:
+            below = max(SIZE_STEP, value // SIZE_STEP * SIZE_STEP)
+            raise RequestError(
+                f"The {name} is {value} pixels, but SCAIL-2 needs a multiple of {SIZE_STEP}: "
+                f"use {below} or {below + SIZE_STEP}."
+            )
+
+
+def oriented_size(width: int, height: int, reference_width: int, reference_height: int) -> tuple[int, int]:
+    """Return (width, height), swapped when the reference is portrait and the target landscape or the reverse.
+
+    Source: `generate.py` of zai-org/SCAIL-2. A square reference or target swaps nothing.
+    """
+    if (width - height) * (reference_width - reference_height) < 0:
+        return height, width
+    return width, height
+
+
+def covering_frames(frames: int) -> int:
+    """Return the smallest 4k+1 that is at least `frames`: the clip lengths that the causal VAE knows."""
+    return (frames - 1 + TEMPORAL_STRIDE - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
+
+
+def latent_frames(frames: int) -> int:
+    """Return how many latent frames a clip of 4k+1 pixel frames has."""
+    return (frames - 1) // TEMPORAL_STRIDE + 1
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSize:
+    """Latent frames, rows and columns of one segment; channels are always 16."""
+
+    frames: int
+    height: int
+    width: int
+
+    @classmethod
+    def of_pixels(cls, frames: int, width: int, height: int) -> LatentSize:
+        """Return the latent size of `frames` (4k+1) pictures of width x height pixels."""
+        return cls(latent_frames(frames), height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape [16, T, H, W]."""
+        return (LATENT_CHANNELS, self.frames, self.height, self.width)

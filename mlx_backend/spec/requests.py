@@ -1,0 +1,77 @@
+"""What a user asks for: settings checked on sight, pictures and videos as arrays that conditioning checks later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import RequestError
+from .geometry import check_size
+from .segments import check_segments
+from .variants import MODES, SCAIL2, SOLVERS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingSettings:
+    """How the noise is turned into video. `cfg` of 1 or less leaves the unconditional pass out."""
+
+    steps: int = SCAIL2.steps
+    cfg: float = SCAIL2.cfg
+    shift: float = SCAIL2.shift
+    solver: str = SCAIL2.solver
+    seed: int = 0
+    segment_length: int = SCAIL2.segment_length
+    segment_overlap: int = SCAIL2.segment_overlap
+
+    def __post_init__(self) -> None:
+        """Raise RequestError for values no run can have."""
+        if self.steps < 1:
+            raise RequestError(f"The number of steps is {self.steps}, but at least 1 is needed.")
+        if self.solver not in SOLVERS:
+            raise RequestError(f"The solver '{self.solver}' is unknown: choose one of {', '.join(SOLVERS)}.")
+        if not 0 < self.shift <= 100:
+            raise RequestError(f"The shift is {self.shift}, but it must be above 0 and at most 100 (usual: 1 to 12).")
+        if not np.isfinite(self.cfg):
+            raise RequestError(f"The cfg is {self.cfg}, but it must be a number (usual: 1 to 7).")
+        check_segments(self.segment_length, self.segment_overlap)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scene:
+    """The pictures of a run, each [F, H, W, 3] in 0..1, at any size.
+
+    `references`: the primary one first, the others are extra views. Masks are coloured pictures [F, H, W, 3], or one
+    person's mask [F, H, W]; `reference_masks` go with the references in order, the driving mask frame by frame.
+    `start_frame` and `max_frames` cut the driving video and its mask (0: to the end). `follow_orientation` swaps width
+    and height to the reference's orientation; `black_background` blacks out what is around the reference's person in
+    replacement mode.
+    """
+
+    references: np.ndarray
+    driving: np.ndarray
+    reference_masks: np.ndarray | None = None
+    driving_mask: np.ndarray | None = None
+    mode: str = MODES[0]
+    width: int = SCAIL2.width
+    height: int = SCAIL2.height
+    start_frame: int = 0
+    max_frames: int = 0
+    follow_orientation: bool = True
+    black_background: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise RequestError for settings that fit no picture."""
+        check_size(self.width, self.height)
+        if self.mode not in MODES:
+            raise RequestError(f"The mode '{self.mode}' is unknown: choose one of {', '.join(MODES)}.")
+        if self.start_frame < 0 or self.max_frames < 0:
+            raise RequestError(
+                f"Start frame ({self.start_frame}) and maximum frames ({self.max_frames}) cannot be below 0: "
+                "use 0 to begin at the first frame and to take all frames."
+            )
+
+    @property
+    def is_replacement(self) -> bool:
+        """Whether the driving video's scene is kept."""
+        return self.mode == "replacement"

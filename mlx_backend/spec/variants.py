@@ -1,0 +1,42 @@
+"""The models this backend runs and their defaults: one row each, data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SOLVERS = ("unipc", "dpm++", "euler")
+MODES = ("animation", "replacement")
+MAX_TEXT_TOKENS = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """A member of the family: where its weights are published and what a run starts from."""
+
+    name: str
+    hub_repositories: tuple[str, ...]
+    width: int
+    height: int
+    fps: float
+    steps: int
+    cfg: float
+    shift: float
+    solver: str
+    segment_length: int
+    segment_overlap: int
+
+
+# Defaults of upstream's command line (`generate.py` of zai-org/SCAIL-2); fps is that of training.
+SCAIL2 = Variant(
+    name="scail-2-14b",
+    hub_repositories=("SceneWorks/scail2-mlx",),
+    width=896,
+    height=512,
+    fps=16.0,
+    steps=40,
+    cfg=5.0,
+    shift=3.0,
+    solver="unipc",
+    segment_length=81,
+    segment_overlap=5,
+)

@@ -1,0 +1,38 @@
+"""A snapshot's files as ready networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..models.clip_vision import ClipVision
+from ..models.scail2 import Scail2DiT
+from ..models.umt5 import UMT5Encoder
+from ..models.vae21 import WanVAE21
+from ..runtime.device import compute_dtype
+from .detect import check_component, clip_config, dit_config, umt5_config, vae_config
+from .load import component_tensors, load_into
+from .snapshot import Snapshot
+
+Network = Scail2DiT | WanVAE21 | UMT5Encoder | ClipVision
+
+
+def load_component(snapshot: Snapshot, component: str, precision: str, check_cancelled: Callable[[], None]) -> Network:
+    """Load "dit", "vae", "t5_encoder" or "clip", evaluated in this thread. Raises WeightsError.
+
+    `check_cancelled` is called between tensors; what it raises leaves nothing behind.
+    """
+    path = snapshot.path(component)
+    tensors = component_tensors(path, component)
+    check_component(path, component, tensors)
+    dtype = compute_dtype(precision)
+    model: Network
+    if component == "dit":
+        model = Scail2DiT(dit_config(path, tensors, snapshot.settings), dtype)
+    elif component == "vae":
+        model = WanVAE21(vae_config(path, tensors))
+    elif component == "t5_encoder":
+        model = UMT5Encoder(umt5_config(path, tensors), dtype)
+    else:
+        model = ClipVision(clip_config(path, tensors, snapshot.settings), dtype)
+    load_into(model, path, component, dtype, check_cancelled)
+    return model

@@ -1,0 +1,8 @@
+"""The nodes: schemas and conversion. Each `execute` converts in, makes one call into the backend, converts out."""
+
+from .conditioning import Scail2ClipEncode, Scail2T5Encode
+from .decoding import WanVaeTiledDecode
+from .loaders import LoadScail2MLX
+from .sampling import Scail2Sampler
+
+NODES = (LoadScail2MLX, Scail2T5Encode, Scail2ClipEncode, Scail2Sampler, WanVaeTiledDecode)

@@ -1,0 +1,56 @@
+"""From latents to frames."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..mlx_backend.runtime.device import require_mlx
+from . import host, sockets
+from .tensors import from_latent, to_image
+
+
+class WanVaeTiledDecode(io.ComfyNode):
+    """Wan's causal VAE, one latent frame at a time, in tiles if wanted; joins the sampler's segments."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See io.ComfyNode."""
+        return io.Schema(
+            node_id="WanVaeTiledDecode",
+            display_name="Wan VAE Decode (MLX)",
+            category=sockets.CATEGORY,
+            description="Decodes the sampler's latent to frames and joins its segments. Memory does not grow with the "
+            "length; tiles bound it for large pictures.",
+            search_aliases=["scail", "vae decode", "tiled decode", "wan"],
+            inputs=[
+                sockets.Vae.Input("vae", tooltip="From Load SCAIL-2."),
+                io.Latent.Input("latent", tooltip="From SCAIL-2 Sampler."),
+                io.Int.Input(
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=32,
+                    tooltip="Decode in square tiles of this many pixels (128 or more) to save memory. 0: whole frames.",
+                ),
+                io.Int.Input(
+                    "tile_overlap",
+                    default=64,
+                    min=8,
+                    max=512,
+                    step=8,
+                    tooltip="Pixels that neighbouring tiles share and are blended over; at most half a tile.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[io.Image.Output("images", display_name="images")],
+        )
+
+    @classmethod
+    def execute(cls, vae, latent: dict, tile_size: int, tile_overlap: int) -> io.NodeOutput:
+        """Return the frames as IMAGE, as many as the driving video had."""
+        require_mlx()
+        from ..mlx_backend.pipelines.decode import Tiling, decode_latents
+
+        tiling = Tiling(tile_size, tile_overlap) if tile_size else None
+        return io.NodeOutput(to_image(decode_latents(vae, from_latent(latent), tiling, host.HostListener())))

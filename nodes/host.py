@@ -1,0 +1,69 @@
+"""The program around the nodes: ComfyUI, or a plain process (tests, the demo) where its modules are not loaded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..mlx_backend.spec.events import LOGGER, Progress
+
+FOLDER_TYPE = "scail2"
+
+
+class HostListener:
+    """Progress to ComfyUI's bar, warnings to its log, and its Cancel button."""
+
+    def __init__(self) -> None:
+        self._bar = None
+        self._phase = ""
+
+    def progress(self, event: Progress) -> None:
+        """Move the bar; a phase of one part is only named in the log."""
+        if event.phase != self._phase:
+            self._phase = event.phase
+            LOGGER.info("SCAIL-2: %s", event.phase)
+        utils = sys.modules.get("comfy.utils")
+        if utils is None or event.total <= 1:
+            return
+        if self._bar is None:
+            self._bar = utils.ProgressBar(event.total)
+        self._bar.update_absolute(event.done, event.total)
+
+    def warn(self, message: str) -> None:
+        """Log a warning."""
+        LOGGER.warning(message)
+
+    def check_cancelled(self) -> None:
+        """Raise ComfyUI's own exception when Cancel was pressed."""
+        management = sys.modules.get("comfy.model_management")
+        if management is not None:
+            management.throw_exception_if_processing_interrupted()
+
+
+def free_torch_memory() -> None:
+    """Make ComfyUI unload its own models: on a Mac they share the memory that MLX is about to need."""
+    management = sys.modules.get("comfy.model_management")
+    if management is not None:
+        management.unload_all_models()
+        management.soft_empty_cache()
+
+
+def register_model_folder() -> None:
+    """Add models/scail2 to ComfyUI's folders, beside those that the user's extra_model_paths name."""
+    folder_paths = sys.modules.get("folder_paths")
+    if folder_paths is not None:
+        folder_paths.add_model_folder_path(FOLDER_TYPE, str(Path(folder_paths.models_dir) / FOLDER_TYPE))
+
+
+def model_roots() -> list[Path]:
+    """Return the folders that may hold snapshots, the user's own first; none outside ComfyUI."""
+    folder_paths = sys.modules.get("folder_paths")
+    if folder_paths is None or FOLDER_TYPE not in folder_paths.folder_names_and_paths:
+        return []
+    return [Path(path) for path in folder_paths.get_folder_paths(FOLDER_TYPE)]
+
+
+def download_root() -> Path:
+    """Return where downloads go: ComfyUI's default folder for snapshots, or the current folder outside ComfyUI."""
+    folder_paths = sys.modules.get("folder_paths")
+    return Path(folder_paths.models_dir) / FOLDER_TYPE if folder_paths is not None else Path(FOLDER_TYPE)

@@ -1,0 +1,97 @@
+"""Loading: a snapshot folder, or a published one that is downloaded first, as handles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
+from ..mlx_backend.spec.errors import RequestError
+from ..mlx_backend.spec.variants import SCAIL2
+from ..mlx_backend.weights.snapshot import Snapshot, find_snapshots
+from . import host, sockets
+
+
+class LoadScail2MLX(io.ComfyNode):
+    """Four handles to one snapshot; nothing is loaded before it is used."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See io.ComfyNode."""
+        choices = [*SCAIL2.hub_repositories, *snapshot_choices()]
+        return io.Schema(
+            node_id="LoadScail2MLX",
+            display_name="Load SCAIL-2 (MLX)",
+            category=sockets.CATEGORY,
+            description="Chooses a SCAIL-2 snapshot. Its parts are loaded when they are used, and released after.",
+            search_aliases=["scail", "scail2", "mlx loader", "wan"],
+            inputs=[
+                io.Combo.Input(
+                    "snapshot",
+                    options=choices,
+                    default=choices[0],
+                    tooltip="A folder under models/scail2, or a published snapshot, which is downloaded there "
+                    "when the node first runs (resumable; about 20 GB).",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    tooltip="auto: the published bf16 weights, with float32 where the model needs it. "
+                    "float32: everything in float32, slower, for comparisons.",
+                ),
+            ],
+            outputs=[
+                sockets.Model.Output("model", display_name="model"),
+                sockets.TextEncoder.Output("text_encoder", display_name="text_encoder"),
+                sockets.ClipVision.Output("clip_vision", display_name="clip_vision"),
+                sockets.Vae.Output("vae", display_name="vae"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, snapshot: str) -> bool | str:
+        """Accept what the list offers, and the path of any folder."""
+        known = snapshot in SCAIL2.hub_repositories or snapshot_folder(snapshot) is not None
+        return known or f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
+
+    @classmethod
+    def fingerprint_inputs(cls, snapshot: str, precision: str) -> tuple:
+        """Change when the chosen folder's files do."""
+        folder = snapshot_folder(snapshot)
+        files = sorted(folder.glob("*.*")) if folder else []
+        return snapshot, precision, *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+    @classmethod
+    def execute(cls, snapshot: str, precision: str) -> io.NodeOutput:
+        """Return (model, text encoder, CLIP vision, VAE) handles."""
+        require_mlx()
+        from ..mlx_backend.pipelines.store import Models, ModelStore
+        from ..mlx_backend.weights.hub import download_snapshot
+
+        folder = snapshot_folder(snapshot)
+        if folder is None:
+            if snapshot not in SCAIL2.hub_repositories:
+                raise RequestError(f"There is no snapshot '{snapshot}' in {_roots()}: choose one from the list.")
+            folder = download_snapshot(snapshot, host.download_root(), host.HostListener())
+        models = Models.of(ModelStore(Snapshot.open(folder), precision))
+        return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+
+
+def snapshot_choices() -> list[str]:
+    """Return the names of the snapshots in the model folders: paths relative to their folder."""
+    roots = host.model_roots()
+    return list(dict.fromkeys(p.relative_to(r).as_posix() for r in roots for p in find_snapshots([r])))
+
+
+def snapshot_folder(name: str) -> Path | None:
+    """Return the folder of a snapshot by its name in the list or by its path; None if there is none."""
+    for candidate in (*(root / name for root in host.model_roots()), Path(name)):
+        if candidate.is_dir():
+            return candidate
+    return None
+
+
+def _roots() -> str:
+    return ", ".join(str(root) for root in host.model_roots()) or "any model folder"

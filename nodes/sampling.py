@@ -1,0 +1,204 @@
+"""The sampler: pictures, masks and features in, latents of a clip of any length out."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..mlx_backend.runtime.device import require_mlx
+from ..mlx_backend.spec.geometry import SIZE_STEP
+from ..mlx_backend.spec.requests import SamplingSettings, Scene
+from ..mlx_backend.spec.variants import MODES, SCAIL2, SOLVERS
+from . import host, sockets
+from .tensors import to_latent, to_numpy
+
+
+class Scail2Sampler(io.ComfyNode):
+    """SCAIL-2 from start to latents, segment after segment."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See io.ComfyNode."""
+        return io.Schema(
+            node_id="Scail2Sampler",
+            display_name="SCAIL-2 Sampler (MLX)",
+            category=sockets.CATEGORY,
+            description="Makes the reference character perform the driving video's motion: in its own scene "
+            "(animation) or in the driving video's scene (replacement). Videos of any length; no frame is dropped.",
+            search_aliases=["scail", "scail2", "animate", "character replacement", "motion transfer"],
+            inputs=[*_inputs(), *_settings()],
+            outputs=[io.Latent.Output("latent", display_name="latent")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        vae,
+        text,
+        clip_features,
+        reference_image: torch.Tensor,
+        driving_video: torch.Tensor,
+        mode: str,
+        width: int,
+        height: int,
+        steps: int,
+        cfg: float,
+        shift: float,
+        solver: str,
+        seed: int,
+        segment_length: int,
+        segment_overlap: int,
+        start_frame: int,
+        max_frames: int,
+        follow_orientation: bool,
+        black_background: bool,
+        reference_mask: torch.Tensor | None = None,
+        driving_mask: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Return the LATENT of all segments."""
+        scene = Scene(
+            references=to_numpy(reference_image),
+            driving=to_numpy(driving_video),
+            reference_masks=to_numpy(reference_mask),
+            driving_mask=to_numpy(driving_mask),
+            mode=mode,
+            width=width,
+            height=height,
+            start_frame=start_frame,
+            max_frames=max_frames,
+            follow_orientation=follow_orientation,
+            black_background=black_background,
+        )
+        settings = SamplingSettings(
+            steps=steps,
+            cfg=cfg,
+            shift=shift,
+            solver=solver,
+            seed=seed,
+            segment_length=segment_length,
+            segment_overlap=segment_overlap,
+        )
+        require_mlx()
+        from ..mlx_backend.pipelines.sample import sample_clip
+
+        host.free_torch_memory()
+        latents = sample_clip(model, vae, text, clip_features, scene, settings, host.HostListener())
+        return io.NodeOutput(to_latent(latents))
+
+
+def _inputs() -> list[io.Input]:
+    mask_types = [io.Image, io.Mask]
+    return [
+        sockets.Model.Input("model", tooltip="From Load SCAIL-2."),
+        sockets.Vae.Input("vae", tooltip="From Load SCAIL-2."),
+        sockets.TextFeatures.Input("text", tooltip="From SCAIL-2 Prompt."),
+        sockets.ClipFeatures.Input("clip_features", tooltip="From SCAIL-2 Reference Features."),
+        io.Image.Input(
+            "reference_image",
+            tooltip="The character. In a batch the first picture counts, the others are extra views of it.",
+        ),
+        io.Image.Input(
+            "driving_video",
+            tooltip="The motion, as frames at 16 fps. One frame makes a still picture.",
+        ),
+        io.MultiType.Input(
+            "reference_mask",
+            types=mask_types,
+            optional=True,
+            tooltip="Where the character is: a picture with it in pure blue on white (animation) or black "
+            "(replacement), one per reference; or a MASK, which is painted so.",
+        ),
+        io.MultiType.Input(
+            "driving_mask",
+            types=mask_types,
+            optional=True,
+            tooltip="Where the person is in each driving frame: pure blue on black (animation) or white "
+            "(replacement); several people in blue, red, green, magenta, cyan, yellow; or a MASK for one person.",
+        ),
+    ]
+
+
+def _settings() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(MODES),
+            default=MODES[0],
+            tooltip="animation: the reference's scene is kept. replacement: the driving video's scene is kept.",
+        ),
+        io.Int.Input(
+            "width", default=SCAIL2.width, min=SIZE_STEP, max=4096, step=SIZE_STEP, tooltip="Pixels, a multiple of 32."
+        ),
+        io.Int.Input(
+            "height",
+            default=SCAIL2.height,
+            min=SIZE_STEP,
+            max=4096,
+            step=SIZE_STEP,
+            tooltip="Pixels, a multiple of 32.",
+        ),
+        io.Int.Input("steps", default=SCAIL2.steps, min=1, max=1000, tooltip="Solver steps per segment."),
+        io.Float.Input(
+            "cfg",
+            default=SCAIL2.cfg,
+            min=0.0,
+            max=30.0,
+            step=0.1,
+            tooltip="How strongly the prompt is followed. 1 or less leaves out the second pass: twice as fast.",
+        ),
+        io.Float.Input(
+            "shift",
+            default=SCAIL2.shift,
+            min=0.1,
+            max=100.0,
+            step=0.1,
+            tooltip="Moves the steps towards strong noise. Upstream uses 3 for 512p and 5 for 704p.",
+        ),
+        io.Combo.Input(
+            "solver",
+            options=list(SOLVERS),
+            default=SCAIL2.solver,
+            tooltip="unipc is upstream's; euler is the plainest.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="The noise is that of ComfyUI for the same seed and size.",
+        ),
+        io.Int.Input(
+            "segment_length",
+            default=SCAIL2.segment_length,
+            min=5,
+            max=1025,
+            step=4,
+            tooltip="Frames made at once (4k+1). The model was trained on 81; longer videos are made in segments.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "segment_overlap",
+            default=SCAIL2.segment_overlap,
+            min=1,
+            max=81,
+            step=4,
+            tooltip="Frames of the segment before that the next one continues from (4k+1). Trained on 5.",
+            advanced=True,
+        ),
+        io.Int.Input("start_frame", default=0, min=0, max=1 << 20, tooltip="First frame of the driving video to use."),
+        io.Int.Input("max_frames", default=0, min=0, max=1 << 20, tooltip="Most frames to use; 0 takes all."),
+        io.Boolean.Input(
+            "follow_orientation",
+            default=True,
+            tooltip="Swap width and height when the reference is upright and the size is not, or the reverse.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "black_background",
+            default=True,
+            tooltip="In replacement mode, black out what is around the character in the reference (needs its mask).",
+            advanced=True,
+        ),
+    ]

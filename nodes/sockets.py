@@ -1,0 +1,14 @@
+"""The pack's own socket types. They carry handles and features, never weights."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+Model = io.Custom("WAN_MLX_MODEL")
+TextEncoder = io.Custom("WAN_MLX_TEXT_ENCODER")
+ClipVision = io.Custom("WAN_MLX_CLIP_VISION")
+Vae = io.Custom("WAN_MLX_VAE")
+TextFeatures = io.Custom("WAN_MLX_TEXT")
+ClipFeatures = io.Custom("WAN_MLX_CLIP_FEATURES")
+
+CATEGORY = "SCAIL-2 MLX"
