@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODES
-from .nodes.host import register_model_folder
+from .nodes.host import offer_samples, register_model_folder
 
 WEB_DIRECTORY = "./web"
 
@@ -14,8 +14,9 @@ class Scail2MLXExtension(ComfyExtension):
     """The nodes of this pack."""
 
     async def on_load(self) -> None:
-        """Tell ComfyUI where snapshots are kept."""
+        """Tell ComfyUI where snapshots are kept, and put the samples of the workflows where it finds them."""
         register_model_folder()
+        offer_samples()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 from ..mlx_backend.spec.events import LOGGER, Progress
 
 FOLDER_TYPE = "scail2"
+ASSETS = Path(__file__).parent.parent / "assets"
+SAMPLE_TYPES = (".png", ".mp4")
 
 
 class HostListener:
@@ -53,6 +56,26 @@ def register_model_folder() -> None:
     folder_paths = sys.modules.get("folder_paths")
     if folder_paths is not None:
         folder_paths.add_model_folder_path(FOLDER_TYPE, str(Path(folder_paths.models_dir) / FOLDER_TYPE))
+
+
+def offer_samples() -> None:
+    """Copy the pack's sample pictures and videos to ComfyUI's input folder, so that its workflows can be queued at once.
+
+    A file of that name that is there already stays as it is.
+    """
+    folder_paths = sys.modules.get("folder_paths")
+    if folder_paths is None:
+        return
+    folder = Path(folder_paths.get_input_directory())
+    for sample in sorted(ASSETS.glob("*.*")):
+        target = folder / f"scail2_{sample.name}"
+        if sample.suffix in SAMPLE_TYPES and not target.exists():
+            aside = target.with_name(f".{target.name}.part")
+            try:
+                shutil.copyfile(sample, aside)
+                aside.replace(target)
+            except OSError as error:
+                LOGGER.warning("The sample %s could not be copied to %s (%s).", sample.name, folder, error)
 
 
 def model_roots() -> list[Path]:

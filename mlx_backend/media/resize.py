@@ -41,7 +41,7 @@ def halved(pictures: np.ndarray) -> np.ndarray:
 
 
 def stretched_bicubic(picture: np.ndarray, size: int) -> np.ndarray:
-    """Stretch a picture [H, W, C] to size x size as torch's `interpolate(mode="bicubic")` does: a = -0.75, no antialias.
+    """Stretch a picture [H, W, C] to size x size as torch's `interpolate(mode="bicubic")`: a = -0.75, no antialias.
 
     Source: `wan/modules/clip.py` of Wan-Video/Wan2.1 calls it so.
     """

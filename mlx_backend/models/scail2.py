@@ -32,9 +32,10 @@ class Reference:
 class Streams:
     """What conditions one segment of T latent frames.
 
-    `references`: the primary one first. `driving`: latent [16, T, H/2, W/2] of the driving video at half
-    size; `driving_mask` [28, T, H/2, W/2] or None. `history_mask` [4, T, H, W]: 1 on frames that are known, None if
-    none is. `video_mask` [28, T, H, W]: the mask of the generated video, zeros when None; it counts only beside a reference mask.
+    `references`: the primary one first. `driving`: latent [16, T, H/2, W/2] of the driving video at half size;
+    `driving_mask` [28, T, H/2, W/2] or None. `history_mask` [4, T, H, W]: 1 on frames that are known, None if none
+    is. `video_mask` [28, T, H, W]: the mask of the generated video, zeros when None; it counts only beside a
+    reference mask.
     """
 
     references: tuple[Reference, ...]

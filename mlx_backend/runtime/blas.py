@@ -23,9 +23,10 @@ def load_fast_blas() -> str | None:
     """
     if platform.system() != "Linux" or "mlx.core" in sys.modules:
         return None
-    for name in ("libopenblas.so.0", _torch_library()):
+    for find in (lambda: "libopenblas.so.0", _torch_library):
+        name = find()
         try:
-            if name:
+            if name is not None:
                 ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
                 return name
         except OSError:
@@ -38,7 +39,10 @@ def load_fast_blas() -> str | None:
 
 
 def _torch_library() -> str | None:
-    spec = importlib.util.find_spec("torch")
+    try:
+        spec = importlib.util.find_spec("torch")
+    except (ImportError, ValueError):  # a hidden or half-removed torch
+        return None
     if spec is None or spec.origin is None:
         return None
     return str(Path(spec.origin).parent / "lib" / "libtorch_cpu.so")

@@ -26,7 +26,7 @@ class Solver(Protocol):
         """Sigmas and timesteps it runs on."""
 
     def step(self, i: int, velocity: Array, sample: Array) -> tuple[Solver, Array]:
-        """Take step i from `sample`, where the model says `velocity`; return the solver to go on with, and the sample."""
+        """Take step i from `sample`, where the model says `velocity`; return the next solver and sample."""
 
 
 def make_solver(name: str, steps: int, shift: float) -> Solver:

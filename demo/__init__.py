@@ -1,0 +1,1 @@
+"""Scripts that draw the sample pictures and videos of this project."""

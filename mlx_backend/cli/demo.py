@@ -1,0 +1,68 @@
+"""`demo`: the shipped sample through a tiny random model, to see that everything works on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..media.contact_sheet import contact_sheet
+from ..media.read import read_clip
+from ..media.write import write_clip
+from ..runtime.device import require_mlx
+from ..spec.errors import RequestError
+from ..spec.requests import SamplingSettings, Scene
+from ..spec.variants import SCAIL2
+from .listener import TerminalListener
+
+ASSETS = Path(__file__).parents[2] / "assets"
+PROMPT = "The character dances on the beach at dusk."
+SEED = 7
+
+
+def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
+    """Describe the command to argparse."""
+    parser = commands.add_parser(
+        "demo",
+        help="run the sample picture and video through a tiny random model",
+        description="Needs no download. The result is abstract, as nobody trained the model: pass --model for a real one.",
+    )
+    parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="(default %(default)s)")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a real snapshot instead of the random one")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Write DIR/demo.mp4 and DIR/demo.png, and print where they are. Raises BackendError."""
+    if not ASSETS.is_dir():
+        raise RequestError(f"The sample pictures are missing ({ASSETS}): run the demo from a checkout of the project.")
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    require_mlx()
+    from ..pipelines.generate import Prompts, generate
+    from ..pipelines.store import Models, ModelStore
+    from ..weights.random_snapshot import write_random_snapshot
+    from ..weights.snapshot import Snapshot
+
+    folder = chosen.model or chosen.output / "random-snapshot"
+    if not chosen.model and not folder.exists():
+        write_random_snapshot(folder, SEED)
+    driving = read_clip(ASSETS / "driving.mp4")
+    scene = Scene(
+        references=read_clip(ASSETS / "reference.png").frames,
+        reference_masks=read_clip(ASSETS / "reference_mask.png").frames,
+        driving=driving.frames,
+        driving_mask=read_clip(ASSETS / "driving_mask.mp4").frames,
+        width=SCAIL2.width if chosen.model else 256,
+        height=SCAIL2.height if chosen.model else 160,
+    )
+    settings = SamplingSettings() if chosen.model else SamplingSettings(steps=4)
+    models = Models.of(ModelStore(Snapshot.open(folder), "auto"))
+    frames = generate(models, Prompts(PROMPT), scene, settings, None, TerminalListener())
+    write_clip(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.fps)
+    rows = [("reference", scene.references), ("driving video", scene.driving), ("result", frames)]
+    write_clip(chosen.output / "demo.png", contact_sheet(rows)[None] / 255.0, SCAIL2.fps)
+    if not chosen.model:
+        sys.stdout.write(
+            "The model is random, so the picture is abstract; real weights are one option away: --model.\n"
+        )
+    sys.stdout.write(f"{chosen.output / 'demo.mp4'}\n{chosen.output / 'demo.png'}\n")

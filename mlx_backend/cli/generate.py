@@ -1,0 +1,95 @@
+"""`generate`: pictures, videos and a prompt to a video, without ComfyUI."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..media.read import read_clip
+from ..media.write import check_output, write_clip
+from ..runtime.device import PRECISIONS, require_mlx
+from ..spec.requests import SamplingSettings, Scene
+from ..spec.variants import MODES, SCAIL2, SOLVERS
+from ..weights.snapshot import Snapshot
+from .listener import TerminalListener
+
+
+def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
+    """Describe the command to argparse."""
+    parser = commands.add_parser(
+        "generate",
+        help="animate a reference picture with a driving video",
+        description="Media are pictures, videos, folders of frames, or .npy arrays [F,H,W,3] (uint8, or float32 in "
+        "0..1), by extension. The output likewise: .mp4, .png (one frame), .npy (float32), or a folder.",
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="a SCAIL-2 snapshot folder")
+    add("--reference", type=Path, required=True, metavar="R", help="the character (several frames: extra views)")
+    add("--driving", type=Path, required=True, metavar="D", help="the motion")
+    add("--reference-mask", type=Path, metavar="RM", help="the character in pure blue on white (replacement: black)")
+    add("--driving-mask", type=Path, metavar="DM", help="the person in pure blue on black (replacement: white)")
+    add("--output", type=Path, required=True, metavar="O", help="what to write")
+    add("--mode", default=MODES[0], metavar="|".join(MODES), help="whose scene is kept: the reference's or the video's")
+    add("--prompt", default="", metavar="P", help="what the video shows")
+    add("--negative", default="", metavar="N", help="what it should not show")
+    add("--width", type=int, default=SCAIL2.width, help="pixels, a multiple of 32 (default %(default)s)")
+    add("--height", type=int, default=SCAIL2.height, help="pixels, a multiple of 32 (default %(default)s)")
+    add("--keep-orientation", action="store_true", help="do not swap width and height to the reference's orientation")
+    add("--keep-background", action="store_true", help="do not black out the reference's background in replacement")
+    add("--fps", type=float, metavar="F", help="frame rate of the output (default: the driving video's, else 16)")
+    add("--start-frame", type=int, default=0, metavar="N", help="first driving frame to use")
+    add("--max-frames", type=int, default=0, metavar="N", help="most frames to use (0: all)")
+    add("--steps", type=int, default=SCAIL2.steps, help="solver steps per segment (default %(default)s)")
+    add("--cfg", type=float, default=SCAIL2.cfg, help="guidance; 1 halves the work (default %(default)s)")
+    add("--shift", type=float, default=SCAIL2.shift, help="sigma shift (default %(default)s)")
+    add("--solver", default=SCAIL2.solver, metavar="|".join(SOLVERS), help="(default %(default)s)")
+    add("--seed", type=int, default=0, metavar="S", help="(default %(default)s)")
+    add("--segment-length", type=int, default=SCAIL2.segment_length, metavar="N", help="(default %(default)s)")
+    add("--segment-overlap", type=int, default=SCAIL2.segment_overlap, metavar="N", help="(default %(default)s)")
+    add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: whole frames)")
+    add("--tile-overlap", type=int, default=64, metavar="N", help="(default %(default)s)")
+    add("--precision", default=PRECISIONS[0], metavar="|".join(PRECISIONS), help="(default %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Check everything, generate, write. Raises BackendError."""
+    check_output(chosen.output)
+    snapshot = Snapshot.open(chosen.model)
+    settings = SamplingSettings(
+        steps=chosen.steps,
+        cfg=chosen.cfg,
+        shift=chosen.shift,
+        solver=chosen.solver,
+        seed=chosen.seed,
+        segment_length=chosen.segment_length,
+        segment_overlap=chosen.segment_overlap,
+    )
+    driving = read_clip(chosen.driving)
+    scene = Scene(
+        references=read_clip(chosen.reference).frames,
+        driving=driving.frames,
+        reference_masks=read_clip(chosen.reference_mask).frames if chosen.reference_mask else None,
+        driving_mask=read_clip(chosen.driving_mask).frames if chosen.driving_mask else None,
+        mode=chosen.mode,
+        width=chosen.width,
+        height=chosen.height,
+        start_frame=chosen.start_frame,
+        max_frames=chosen.max_frames,
+        follow_orientation=not chosen.keep_orientation,
+        black_background=not chosen.keep_background,
+    )
+    require_mlx()
+    from ..pipelines.decode import Tiling
+    from ..pipelines.generate import Prompts, generate
+    from ..pipelines.store import Models, ModelStore
+
+    frames = generate(
+        Models.of(ModelStore(snapshot, chosen.precision)),
+        Prompts(chosen.prompt, chosen.negative),
+        scene,
+        settings,
+        Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None,
+        TerminalListener(),
+    )
+    write_clip(chosen.output, frames, chosen.fps or driving.fps or SCAIL2.fps)

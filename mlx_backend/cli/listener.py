@@ -1,0 +1,33 @@
+"""Progress in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from ..spec.events import LogListener, Progress
+
+
+class TerminalListener(LogListener):
+    """One line per phase and segment on stderr, with its seconds; a terminal also sees the steps as they pass."""
+
+    def __init__(self) -> None:
+        self._line = ""
+        self._since = time.perf_counter()
+
+    def progress(self, event: Progress) -> None:
+        """Show how far the run is."""
+        line = event.phase
+        if event.segments > 1:
+            line += f", segment {event.segment} of {event.segments}"
+        if line != self._line:
+            self._line, self._since = line, time.perf_counter()
+        ended = event.done == event.total or (event.steps and event.step == event.steps)
+        if not ended and not sys.stderr.isatty():
+            return
+        count = f" {event.step}/{event.steps}" if event.steps else ""
+        seconds = time.perf_counter() - self._since
+        sys.stderr.write(f"\r{line}{count} ({seconds:.1f} s)\033[K" if sys.stderr.isatty() else f"{line}{count}")
+        if ended or not sys.stderr.isatty():
+            sys.stderr.write("\n")
+        sys.stderr.flush()

@@ -1,0 +1,41 @@
+"""Which command was asked for, and what its errors become: one sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..spec.errors import BackendError, Cancelled, DependencyError, NumericsError
+from . import demo, generate, inspect
+
+BAD_INPUT, FAILED, STOPPED = 2, 1, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code: 0 only when it did what was asked."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    parser = Parser(prog="mlx_backend", description="SCAIL-2 on MLX: character animation from a picture and a video.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for module in (generate, inspect, demo):
+        module.add_command(commands)
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except (Cancelled, KeyboardInterrupt):
+        sys.stderr.write("Stopped; nothing was written.\n")
+        return STOPPED
+    except BackendError as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED if isinstance(error, (NumericsError, DependencyError)) else BAD_INPUT
+    return 0

@@ -1,0 +1,91 @@
+"""A tiny snapshot of random numbers: every part of SCAIL-2 in small, to try the machinery without a download.
+
+What it makes is abstract: nobody trained it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from ..models.clip_vision import ClipVision
+from ..models.config import ClipConfig, DiTConfig, UMT5Config, VAEConfig
+from ..models.scail2 import Scail2DiT
+from ..models.umt5 import UMT5Encoder
+from ..models.vae21 import WanVAE21
+from .layouts import snapshot_name
+from .snapshot import CONFIG, TOKENIZER
+
+DIT = DiTConfig(
+    dim=256,
+    ffn_dim=512,
+    freq_dim=64,
+    num_heads=2,
+    num_layers=2,
+    in_dim=20,
+    pose_dim=20,
+    mask_dim=28,
+    out_dim=16,
+    text_dim=64,
+    clip_dim=160,
+)
+VAE = VAEConfig(dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
+CLIP = ClipConfig(dim=160, num_heads=2, num_layers=2, mlp_dim=640, out_dim=64, patch_size=14, image_size=224)
+LETTERS = "▁" + "".join(chr(code) for code in range(33, 127))
+UMT5 = UMT5Config(
+    vocab_size=3 + len(LETTERS), dim=64, dim_attn=64, dim_ffn=128, num_heads=4, num_layers=2, num_buckets=32
+)
+
+
+def write_random_snapshot(folder: Path, seed: int) -> None:
+    """Write the snapshot to `folder`, which must not exist yet; it appears whole or not at all."""
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    for component, model, dtype in (
+        ("dit", Scail2DiT(DIT), mx.bfloat16),
+        ("vae", WanVAE21(VAE), mx.float32),
+        ("t5_encoder", UMT5Encoder(UMT5), mx.bfloat16),
+        ("clip", ClipVision(CLIP), mx.float32),
+    ):
+        mx.save_safetensors(str(aside / f"{component}.safetensors"), _filled(component, model, dtype, random.normal))
+    sizes = ("dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "in_dim", "mask_dim", "out_dim", "text_len")
+    settings = {"model_type": "i2v"} | {name: getattr(DIT, name) for name in sizes} | {"eps": DIT.eps}
+    (aside / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    _tokenizer().save(str(aside / TOKENIZER))
+    aside.rename(folder)
+
+
+def _filled(
+    component: str, model: nn.Module, dtype: mx.Dtype, normal: Callable[..., np.ndarray]
+) -> dict[str, mx.array]:
+    tensors = {}
+    for name, array in tree_flatten(model.parameters()):
+        shape = tuple(array.shape)
+        if bool((array == 1).all()):  # the networks start their norms at one, everything else at zero
+            values = 1 + 0.1 * normal(size=shape)
+        elif name.endswith("bias") or "modulation" in name:
+            values = 0.1 * normal(size=shape)
+        else:
+            # A convolution or product keeps the size of what it is given; `head` of CLIP is stored [in, out].
+            inputs = shape[0] if name == "head" else np.prod(shape[1:])
+            values = normal(size=shape) / np.sqrt(inputs)
+        tensors[snapshot_name(component, name)] = mx.array(values.astype(np.float32)).astype(dtype)
+    return tensors
+
+
+def _tokenizer() -> Tokenizer:
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -4.0) for letter in LETTERS)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return tokenizer

@@ -1,0 +1,40 @@
+"""One process for all tests: a fast BLAS before MLX, the CPU as device, the pack loaded as ComfyUI loads it."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from mlx_backend.runtime.device import require_mlx
+
+require_mlx()
+
+import mlx.core as mx  # noqa: E402 - after the BLAS
+from support import GOLDENS, Recorder, load_pack  # noqa: E402
+
+from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
+from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+
+mx.set_default_device(mx.cpu)
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> Snapshot:
+    return Snapshot.open(GOLDENS / "snapshot")
+
+
+@pytest.fixture(scope="session")
+def models(snapshot: Snapshot) -> Models:
+    return Models.of(ModelStore(snapshot, "auto"))
+
+
+@pytest.fixture
+def listener() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def pack() -> ModuleType:
+    return sys.modules.get("pack") or load_pack()

@@ -1,0 +1,211 @@
+"""Whole runs against the golden frames, and what a run must do besides."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from support import GOLDENS, Golden, Recorder, golden_cases, golden_file
+
+from mlx_backend.models.block import Block
+from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.pipelines.decode import Tiling, decode_segment
+from mlx_backend.pipelines.generate import Prompts, generate
+from mlx_backend.pipelines.store import Models, ModelStore, get_vae
+from mlx_backend.spec.errors import Cancelled, NumericsError, RequestError
+from mlx_backend.spec.requests import SamplingSettings, Scene
+from mlx_backend.spec.segments import plan_segments
+from mlx_backend.weights.snapshot import Snapshot
+
+FRAMES_BAR = 6e-4  # the golden frames are stored as float16, which alone is 2.5e-4
+WIDTH, HEIGHT = 96, 64
+
+
+def pixels(golden: Golden, name: str) -> np.ndarray | None:
+    return None if golden(name) is None else golden(name).astype(np.float32) / 255
+
+
+def golden_scene(index: int) -> Scene:
+    case, golden = golden_cases("pipeline")[index], Golden(golden_file("pipeline"), index)
+    return Scene(
+        references=pixels(golden, "reference"),
+        driving=pixels(golden, "driving"),
+        reference_masks=pixels(golden, "reference_mask"),
+        driving_mask=pixels(golden, "driving_mask"),
+        mode="replacement" if case["replace"] else "animation",
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+def golden_settings(index: int) -> SamplingSettings:
+    case = golden_cases("pipeline")[index]
+    return SamplingSettings(
+        steps=case["steps"],
+        cfg=case["guide"],
+        shift=case["shift"],
+        solver=case["solver"],
+        seed=case["seed"],
+        segment_length=case["length"],
+        segment_overlap=case["overlap"],
+    )
+
+
+def golden_prompts(index: int) -> Prompts:
+    case = golden_cases("pipeline")[index]
+    return Prompts(case["prompt"], case["negative"])
+
+
+@pytest.mark.parametrize("index", range(len(golden_cases("pipeline"))))
+def test_frames_match_the_golden(index, models, listener):
+    frames = generate(models, golden_prompts(index), golden_scene(index), golden_settings(index), None, listener)
+    expected = golden_file("pipeline")[f"{index}.frames"].astype(np.float32)
+    assert frames.shape == expected.shape
+    assert np.abs(frames - expected).max() < FRAMES_BAR
+
+
+def test_handles_made_in_one_thread_work_in_another(models, listener):
+    """ComfyUI imports in one thread and executes in another; MLX's lazy arrays do not cross threads."""
+    models.dit.store.get("dit", listener)
+    models.vae.store.get("vae", listener)
+    made: list[np.ndarray | BaseException] = []
+
+    def work() -> None:
+        try:
+            made.append(generate(models, golden_prompts(2), golden_scene(2), golden_settings(2), None, listener))
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            made.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert isinstance(made[0], np.ndarray), made[0]
+    assert np.abs(made[0] - golden_file("pipeline")["2.frames"].astype(np.float32)).max() < FRAMES_BAR
+
+
+def test_each_phase_releases_what_it_does_not_use(snapshot):
+    store = ModelStore(snapshot, "auto")
+    seen: dict[str, tuple[str, ...]] = {}
+
+    class Watch(Recorder):
+        def progress(self, event):
+            seen[event.phase] = store.loaded
+
+    generate(Models.of(store), golden_prompts(0), golden_scene(0), golden_settings(0), None, Watch())
+    assert seen["loading clip"] == ("clip",)
+    assert set(seen["sampling"]) == {"dit", "vae"}
+    assert seen["decoding"] == ("vae",)
+
+
+class Stopper(Recorder):
+    """Cancels at the n-th look."""
+
+    def __init__(self, after: int):
+        super().__init__()
+        self.left = after
+
+    def check_cancelled(self):
+        self.left -= 1
+        if self.left < 0:
+            raise Cancelled("stopped by the test")
+
+
+@pytest.mark.parametrize("after", [0, 3, 40, 150, 400])
+def test_cancel_stops_anywhere_and_the_next_run_is_whole(after, snapshot, listener):
+    models = Models.of(ModelStore(snapshot, "auto"))
+    with pytest.raises(Cancelled):
+        generate(models, golden_prompts(0), golden_scene(0), golden_settings(0), None, Stopper(after))
+    frames = generate(models, golden_prompts(0), golden_scene(0), golden_settings(0), None, listener)
+    assert np.abs(frames - golden_file("pipeline")["0.frames"].astype(np.float32)).max() < FRAMES_BAR
+
+
+def test_cancel_is_seen_before_every_block(models, monkeypatch):
+    """Between two looks at the Cancel button lies at most one block of one pass."""
+    looks = Stopper(10**9)
+    seen = []
+
+    def counted(self, *arguments, forward=Block.__call__):
+        seen.append(looks.left)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Block, "__call__", counted)
+    generate(models, golden_prompts(2), golden_scene(2), golden_settings(2), None, looks)
+    assert len(seen) == 2 * 3  # two blocks, three steps, cfg 1
+    assert all(later < earlier for earlier, later in itertools.pairwise(seen))
+
+
+@pytest.mark.parametrize(("index", "passes"), [(0, 2 * 3), (1, 4)])
+def test_a_pass_without_prompt_runs_only_with_guidance(index, passes, models, listener, monkeypatch):
+    calls = []
+
+    def counted(self, *arguments, forward=Scail2DiT.__call__):
+        calls.append(1)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Scail2DiT, "__call__", counted)
+    generate(models, golden_prompts(index), golden_scene(index), golden_settings(index), None, listener)
+    assert len(calls) == passes
+
+
+def test_nan_stops_the_run_at_its_step(models, listener, monkeypatch):
+    calls = []
+
+    def broken_at_the_second(self, x, t, *arguments, forward=Scail2DiT.__call__):
+        calls.append(t)
+        out = forward(self, x, t, *arguments)
+        return out * float("nan") if len(calls) == 2 else out
+
+    monkeypatch.setattr(Scail2DiT, "__call__", broken_at_the_second)
+    with pytest.raises(NumericsError, match="step 2 of 4"):
+        generate(models, golden_prompts(1), golden_scene(1), golden_settings(1), None, listener)
+    assert len(calls) == 2
+
+
+def test_text_features_of_another_model_are_refused(models, listener):
+    from mlx_backend.pipelines.sample import ClipRequest, sample_clip
+    from mlx_backend.pipelines.text import TextFeatures
+
+    scene = golden_scene(0)
+    foreign = TextFeatures(np.zeros((3, 4096), np.float32), np.zeros((1, 4096), np.float32))
+    clip = ClipRequest(models.clip, scene.references)
+    with pytest.raises(RequestError, match="4096 wide"):
+        sample_clip(models.dit, models.vae, foreign, clip, scene, golden_settings(0), listener)
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (1, [(0, 1, 0)]),
+        (3, [(0, 5, 0)]),
+        (9, [(0, 9, 0)]),
+        (13, [(0, 13, 0)]),
+        (14, [(0, 13, 0), (8, 9, 5)]),
+        (21, [(0, 13, 0), (8, 13, 5)]),
+        (24, [(0, 13, 0), (8, 13, 5), (16, 9, 5)]),
+    ],
+)
+def test_segments_cover_every_frame(frames, expected):
+    plan = plan_segments(frames, 13, 5)
+    assert [(s.start, s.frames, s.history) for s in plan.segments] == expected
+    covered = plan.segments[0].frames + sum(s.frames - s.history for s in plan.segments[1:])
+    assert covered >= frames
+    assert covered - frames < 4
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(12, 5), (13, 4), (13, 13), (0, 1), (13, 0)])
+def test_impossible_segments_are_refused(length, overlap):
+    with pytest.raises(RequestError):
+        plan_segments(30, length, overlap)
+
+
+def test_tiles_blend_without_seams(listener):
+    """A tile sees less around it, so it differs a little, but nowhere more at a tile's edge than within it."""
+    store = ModelStore(Snapshot.open(GOLDENS / "snapshot"), "auto")
+    vae = get_vae(Models.of(store).vae, listener)
+    smooth = np.sin(np.linspace(0, 3, 16 * 2 * 24 * 40, dtype=np.float32)).reshape(16, 2, 24, 40)
+    whole = decode_segment(vae, smooth, None, lambda: None, lambda _: None)
+    tiled = decode_segment(vae, smooth, Tiling(128, 64), lambda: None, lambda _: None)
+    assert tiled.shape == whole.shape == (5, 192, 320, 3)
+    jump_tiled = np.abs(np.diff(tiled, axis=2)).max(axis=(0, 1, 3))
+    jump_whole = np.abs(np.diff(whole, axis=2)).max(axis=(0, 1, 3))
+    assert (jump_tiled - jump_whole).max() < 0.1
