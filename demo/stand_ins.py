@@ -1,0 +1,70 @@
+"""Stand-ins for the few core nodes of the workflows, with the inputs and outputs that ComfyUI's own have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlx_backend.media.read import read_clip
+from mlx_backend.media.write import write_clip
+
+SAMPLE_PREFIX = "scail2_"  # the pack copies assets/NAME to ComfyUI's input folder as scail2_NAME
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Video:
+    """What a VIDEO socket carries: frames [F, H, W, 3] and their rate."""
+
+    images: torch.Tensor
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class CoreNodes:
+    """The core nodes over a folder of inputs and one for outputs; they take a node's inputs and return its outputs."""
+
+    inputs: Path
+    outputs: Path
+
+    def by_class(self) -> dict[str, Callable[[dict[str, Any]], tuple]]:
+        """Return the nodes by ComfyUI's class name."""
+        return {
+            "LoadImage": self.load_image,
+            "LoadVideo": self.load_video,
+            "GetVideoComponents": self.get_video_components,
+            "CreateVideo": self.create_video,
+            "SaveVideo": self.save_video,
+        }
+
+    def load_image(self, inputs: dict[str, Any]) -> tuple:
+        """Return (IMAGE [1, H, W, 3], MASK [1, H, W]); the mask is empty, as for pictures without alpha."""
+        frames = read_clip(self._input(inputs["image"])).frames
+        return torch.from_numpy(frames), torch.zeros(frames.shape[:3])
+
+    def load_video(self, inputs: dict[str, Any]) -> tuple:
+        """Return (VIDEO,)."""
+        clip = read_clip(self._input(inputs["file"]))
+        return (Video(torch.from_numpy(clip.frames), clip.fps),)
+
+    def get_video_components(self, inputs: dict[str, Any]) -> tuple:
+        """Return (IMAGE, AUDIO, fps); the samples are silent."""
+        video = inputs["video"]
+        return video.images, None, video.fps
+
+    def create_video(self, inputs: dict[str, Any]) -> tuple:
+        """Return (VIDEO,)."""
+        return (Video(inputs["images"], inputs["fps"]),)
+
+    def save_video(self, inputs: dict[str, Any]) -> tuple:
+        """Write PREFIX.mp4 and return its path."""
+        path = (self.outputs / inputs["filename_prefix"]).with_suffix(".mp4")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(path, inputs["video"].images.numpy(), inputs["video"].fps)
+        return (path,)
+
+    def _input(self, name: str) -> Path:
+        return self.inputs / name.removeprefix(SAMPLE_PREFIX)

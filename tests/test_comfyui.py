@@ -1,0 +1,169 @@
+"""In a real ComfyUI: `COMFYUI_DIR=/path/to/ComfyUI python -m pytest -m comfyui`.
+
+COMFYUI_PYTHON names the Python that has ComfyUI's packages (default: the one that runs the tests).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support import GOLDENS, ROOT
+
+from mlx_backend.media.read import read_clip
+
+pytestmark = pytest.mark.comfyui
+PORT = 8299
+URL = f"http://127.0.0.1:{PORT}"
+SMALL = {"width": 96, "height": 64, "steps": 2, "max_frames": 9}
+
+
+def ask(path, data=None):
+    request = urllib.request.Request(URL + path, data=None if data is None else json.dumps(data).encode())
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Start a server on a scratch folder that holds the pack, the golden snapshot and its VAE as core reads it."""
+    folder = os.environ.get("COMFYUI_DIR")
+    assert folder, "COMFYUI_DIR must name a ComfyUI checkout"
+    base = tmp_path_factory.mktemp("comfyui")
+    for name in ("custom_nodes", "models/scail2", "models/vae", "input", "output", "user"):
+        (base / name).mkdir(parents=True)
+    (base / "custom_nodes" / "pack").symlink_to(ROOT)
+    (base / "models" / "scail2" / "tiny").symlink_to(GOLDENS / "snapshot")
+    write_core_vae(base / "models" / "vae" / "tiny_vae.safetensors")
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    command = [python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(PORT), "--base-directory", str(base)]
+    command += ["--database-url", f"sqlite:///{base / 'comfy.db'}", "--disable-api-nodes", "--disable-auto-launch"]
+    with (base / "log.txt").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(180):
+            try:
+                ask("/system_stats")
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert server.poll() is None, (base / "log.txt").read_text()[-3000:]
+                time.sleep(0.5)
+        yield base
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def write_core_vae(path):
+    """Write the golden VAE in the official layout, convolutions channels-first."""
+    tensors = mx.load(str(GOLDENS / "snapshot" / "vae.safetensors"))
+    to_first = {5: (0, 4, 1, 2, 3), 4: (0, 3, 1, 2)}
+    official = {
+        name: mx.contiguous(array.transpose(*to_first[array.ndim])) if name.endswith("weight") else array
+        for name, array in tensors.items()
+    }
+    mx.save_safetensors(str(path), official)
+
+
+def graph(name, **sampler):
+    """Return a shipped workflow with the tiny snapshot and small settings."""
+    made = json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    for node in made.values():
+        if node["class_type"] == "LoadScail2MLX":
+            node["inputs"]["snapshot"] = "tiny"
+        if node["class_type"] == "Scail2Sampler":
+            node["inputs"] |= SMALL | sampler
+    return made
+
+
+def queue(made):
+    return ask("/prompt", {"prompt": made})["prompt_id"]
+
+
+def finished(prompt, seconds=120):
+    for _ in range(seconds * 4):
+        history = ask(f"/history/{prompt}")
+        if prompt in history:
+            return history[prompt]
+        time.sleep(0.25)
+    raise AssertionError("the prompt did not end")
+
+
+def saved(base, entry):
+    files = [file for output in entry["outputs"].values() for file in output.get("images", [])]
+    return [base / "output" / file["subfolder"] / file["filename"] for file in files]
+
+
+def test_the_pack_is_loaded_with_its_templates(base):
+    info = ask("/object_info")
+    assert {"LoadScail2MLX", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"} <= set(info)
+    assert "tiny" in info["LoadScail2MLX"]["input"]["required"]["snapshot"][1]["options"]
+    templates = ask("/api/workflow_templates")["pack"]
+    assert sorted(templates) == ["scail2_animation", "scail2_replacement"]
+    for name in templates:
+        assert ask(f"/api/workflow_templates/pack/{name}.json")["nodes"]
+
+
+@pytest.mark.parametrize("name", ["scail2_animation", "scail2_replacement"])
+def test_a_shipped_workflow_saves_its_video(base, name):
+    entry = finished(queue(graph(name)))
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    clip = read_clip(saved(base, entry)[0])
+    assert clip.frames.shape == (9, 64, 96, 3)
+    assert clip.fps == 16
+
+
+def test_core_vae_decode_gives_the_same_frames(base):
+    made = graph("scail2_animation")
+    ours = next(key for key, node in made.items() if node["class_type"] == "WanVaeTiledDecode")
+    sampler = made[ours]["inputs"]["latent"]
+    made = {key: node for key, node in made.items() if node["class_type"] not in ("CreateVideo", "SaveVideo")}
+    made["core_vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "tiny_vae.safetensors"}}
+    made["core"] = {"class_type": "VAEDecode", "inputs": {"samples": sampler, "vae": ["core_vae", 0]}}
+    for prefix, images in (("ours", [ours, 0]), ("core", ["core", 0])):
+        made[f"save_{prefix}"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": prefix}}
+    entry = finished(queue(made))
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    paths = saved(base, entry)
+    frames = {
+        prefix: np.concatenate([read_clip(path).frames for path in sorted(paths) if path.name.startswith(prefix)])
+        for prefix in ("ours", "core")
+    }
+    assert frames["ours"].shape == frames["core"].shape == (9, 64, 96, 3)
+    # both are saved as 8-bit pictures, so equal numbers may round apart by one step
+    assert np.abs(frames["ours"] - frames["core"]).max() < 1.5 / 255
+
+
+def test_cancel_stops_the_run_and_the_next_one_works(base):
+    long = queue(graph("scail2_animation", steps=400, seed=5))
+    time.sleep(3)
+    started = time.monotonic()
+    ask("/interrupt", {})
+    entry = finished(long)
+    assert time.monotonic() - started < 10
+    assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+    again = finished(queue(graph("scail2_animation", seed=6)))
+    assert again["status"]["status_str"] == "success"
+
+
+def test_an_error_reaches_the_user_as_a_sentence(base):
+    made = graph("scail2_animation")
+    for node in made.values():
+        if node["class_type"] == "Scail2Sampler":
+            node["inputs"]["start_frame"] = 1000
+    entry = finished(queue(made))
+    message = entry["status"]["messages"][-1][1]["exception_message"]
+    assert "The start frame is 1000, but the driving video has 33 frames" in message
+
+
+def test_the_samples_lie_in_the_input_folder(base):
+    offered = sorted(path.name for path in (base / "input").iterdir() if path.is_file())
+    samples = [path.name for path in (ROOT / "assets").iterdir() if path.suffix in (".png", ".mp4")]
+    assert offered == sorted(f"scail2_{name}" for name in samples)

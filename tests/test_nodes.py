@@ -1,0 +1,222 @@
+"""The nodes, executed as ComfyUI executes them: torch tensors in, torch tensors out."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from support import GOLDENS, Golden, golden_cases, golden_file
+
+from demo.pack import load_pack
+
+FRAMES_BAR = 6e-4
+IDS = ["LoadScail2MLX", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"]
+
+
+def image(golden, name):
+    return None if golden(name) is None else torch.from_numpy(golden(name).astype(np.float32) / 255)
+
+
+def sampled(nodes, index, **changes):
+    """Wire the nodes as the workflows do, for a golden case, and return (vae handle, LATENT)."""
+    case, golden = golden_cases("pipeline")[index], Golden(golden_file("pipeline"), index)
+    model, text_encoder, clip_vision, vae = nodes["LoadScail2MLX"](
+        {"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"}
+    )
+    (text,) = nodes["Scail2T5Encode"](
+        {"text_encoder": text_encoder, "prompt": case["prompt"], "negative_prompt": case["negative"]}
+    )
+    reference = image(golden, "reference")
+    (clip,) = nodes["Scail2ClipEncode"]({"clip_vision": clip_vision, "reference_image": reference})
+    inputs = {
+        "model": model,
+        "vae": vae,
+        "text": text,
+        "clip_features": clip,
+        "reference_image": reference,
+        "driving_video": image(golden, "driving"),
+        "reference_mask": image(golden, "reference_mask"),
+        "driving_mask": image(golden, "driving_mask"),
+        "mode": "replacement" if case["replace"] else "animation",
+        "width": 96,
+        "height": 64,
+        "steps": case["steps"],
+        "cfg": case["guide"],
+        "shift": case["shift"],
+        "solver": case["solver"],
+        "seed": case["seed"],
+        "segment_length": case["length"],
+        "segment_overlap": case["overlap"],
+        "start_frame": 0,
+        "max_frames": 0,
+        "follow_orientation": True,
+        "black_background": True,
+    }
+    return vae, nodes["Scail2Sampler"](inputs | changes)[0]
+
+
+def decoded(nodes, vae, latent, tile_size=0):
+    (images,) = nodes["WanVaeTiledDecode"]({"vae": vae, "latent": latent, "tile_size": tile_size, "tile_overlap": 64})
+    return images
+
+
+def test_the_ids_never_change(nodes):
+    assert list(nodes) == IDS
+
+
+def test_every_input_has_a_tooltip(nodes):
+    for cls in load_pack().NODES:
+        for item in cls.GET_SCHEMA().inputs:
+            assert item.tooltip, f"{cls.__name__}.{item.id}"
+
+
+@pytest.mark.parametrize("index", range(len(golden_cases("pipeline"))))
+def test_frames_through_the_nodes_match_the_golden(index, nodes):
+    images = decoded(nodes, *sampled(nodes, index))
+    expected = golden_file("pipeline")[f"{index}.frames"].astype(np.float32)
+    assert images.dtype == torch.float32
+    assert tuple(images.shape) == expected.shape
+    assert np.abs(images.numpy() - expected).max() < FRAMES_BAR
+
+
+def test_the_latent_is_what_core_nodes_understand(nodes):
+    """One segment of 4k+1 frames: `samples` are raw, so a plain decode of them gives our frames."""
+    from mlx_backend.models.vae21 import MEAN, STD
+
+    vae, latent = sampled(nodes, 0)
+    samples = latent["samples"]
+    assert tuple(samples.shape) == (1, 16, 3, 8, 12)
+    mean, std = (torch.tensor(values).reshape(16, 1, 1, 1) for values in (MEAN, STD))
+    from mlx_backend.pipelines.decode import decode_segment
+    from mlx_backend.pipelines.store import Models, ModelStore, get_vae
+    from mlx_backend.spec.events import LogListener
+    from mlx_backend.weights.snapshot import Snapshot
+
+    store = ModelStore(Snapshot.open(GOLDENS / "snapshot"), "auto")
+    network = get_vae(Models.of(store).vae, LogListener())
+    plain = decode_segment(network, ((samples[0] - mean) / std).numpy(), None, lambda: None, lambda _: None)
+    assert np.abs(plain - decoded(nodes, vae, latent).numpy()).max() < 1e-5
+
+
+def test_equal_segments_are_stacked_and_a_shorter_one_lies_in_the_tag(nodes):
+    _, equal = sampled(nodes, 4)  # 21 frames in windows of 13: two of 13
+    assert tuple(equal["samples"].shape) == (2, 16, 4, 8, 12)
+    assert equal["scail2_mlx"]["tail"] is None
+    _, unequal = sampled(nodes, 3)  # 24 frames: 13, 13 and 9
+    tag = unequal["scail2_mlx"]
+    assert tuple(unequal["samples"].shape) == (2, 16, 4, 8, 12)
+    assert tuple(tag["tail"].shape) == (16, 3, 8, 12)
+    assert (tag["frames"], tag["overlap"], tag["model"]) == (24, 5, "scail-2-14b")
+    assert tag["segments"] == [(0, 13, 0), (8, 13, 5), (16, 9, 5)]
+
+
+def test_a_latent_without_our_tag_is_refused(nodes):
+    vae, latent = sampled(nodes, 2)
+    with pytest.raises(Exception, match="does not come from Scail2Sampler"):
+        decoded(nodes, vae, {"samples": latent["samples"]})
+
+
+def test_a_latent_that_was_changed_is_refused(nodes):
+    vae, latent = sampled(nodes, 2)
+    for samples in (latent["samples"][:, :4], latent["samples"].repeat(1, 1, 2, 1, 1), latent["samples"][0]):
+        with pytest.raises(Exception, match="its own plan says"):
+            decoded(nodes, vae, latent | {"samples": samples})
+
+
+def test_a_mask_socket_means_one_person_in_blue(nodes):
+    """A MASK gives what the same mask painted blue on the mode's background gives."""
+    golden = Golden(golden_file("pipeline"), 0)
+    masks = {name: image(golden, name)[..., 2] * (image(golden, name)[..., 0] < 0.5) for name in MASKS}
+    _, from_mask = sampled(nodes, 0, **masks)
+    _, from_colours = sampled(nodes, 0)
+    assert torch.equal(from_mask["samples"], from_colours["samples"])
+
+
+MASKS = ("reference_mask", "driving_mask")
+
+
+def test_missing_masks_are_told_once_each(nodes, caplog):
+    with caplog.at_level(logging.WARNING, "scail2_mlx"):
+        sampled(nodes, 5)
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "There is no driving mask",
+        "There is no reference mask",
+    ]
+
+
+def test_start_and_maximum_cut_the_driving_video(nodes):
+    _, latent = sampled(nodes, 0, start_frame=2, max_frames=5)
+    assert latent["scail2_mlx"]["frames"] == 5
+    golden = Golden(golden_file("pipeline"), 0)
+    cut = {"driving_video": image(golden, "driving")[2:7], "driving_mask": image(golden, "driving_mask")[2:7]}
+    _, same = sampled(nodes, 0, **cut)
+    assert torch.equal(latent["samples"], same["samples"])
+
+
+def test_an_upright_reference_turns_the_size(nodes):
+    golden = Golden(golden_file("pipeline"), 5)
+    upright = {"reference_image": image(golden, "reference").transpose(1, 2)}
+    _, turned = sampled(nodes, 5, **upright)
+    assert tuple(turned["samples"].shape[-2:]) == (12, 8)
+    _, kept = sampled(nodes, 5, follow_orientation=False, **upright)
+    assert tuple(kept["samples"].shape[-2:]) == (8, 12)
+
+
+def test_tiles_give_the_same_picture_where_one_tile_covers_it(nodes):
+    vae, latent = sampled(nodes, 0)
+    assert torch.equal(decoded(nodes, vae, latent), decoded(nodes, vae, latent, tile_size=128))
+
+
+def test_a_folder_that_is_no_snapshot_is_refused_on_loading(nodes, tmp_path):
+    with pytest.raises(Exception, match="has no config.json"):
+        nodes["LoadScail2MLX"]({"snapshot": str(tmp_path), "precision": "auto"})
+    with pytest.raises(Exception, match="There is no snapshot 'nothing-here'"):
+        nodes["LoadScail2MLX"]({"snapshot": "nothing-here", "precision": "auto"})
+
+
+def test_a_published_snapshot_is_downloaded_when_it_is_used(nodes, tmp_path, monkeypatch):
+    """The Hub is replaced by a folder; the first file fails once, and the second try keeps what came."""
+    import shutil
+
+    import huggingface_hub
+
+    asked = []
+
+    def download(repository, name, *, local_dir, tqdm_class):
+        asked.append((repository, name))
+        if asked.count((repository, name)) == 1 and name == "vae.safetensors":
+            raise OSError("connection lost")
+        local_dir.mkdir(parents=True, exist_ok=True)
+        return shutil.copy(GOLDENS / "snapshot" / name, local_dir)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.chdir(tmp_path)
+    choice = {"snapshot": "SceneWorks/scail2-mlx", "precision": "auto"}
+    with pytest.raises(Exception, match="connection lost"):
+        nodes["LoadScail2MLX"](choice)
+    nodes["LoadScail2MLX"](choice)
+    assert (tmp_path / "scail2" / "scail2-mlx" / "vae.safetensors").is_file()
+    before = len(asked)
+    nodes["LoadScail2MLX"](choice)
+    assert len(asked) == before  # all there: nothing is asked of the Hub
+
+
+def test_samples_never_replace_a_file_of_the_user(tmp_path, monkeypatch):
+    import sys
+    import types
+
+    host = sys.modules[load_pack().__name__ + ".nodes.host"]
+    folder_paths = types.SimpleNamespace(get_input_directory=lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "folder_paths", folder_paths)
+    mine = tmp_path / "scail2_reference.png"
+    mine.write_bytes(b"mine")
+    host.offer_samples()
+    assert mine.read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "scail2_driving.mp4",
+        "scail2_driving_mask.mp4",
+        "scail2_driving_mask_replacement.mp4",
+        "scail2_reference.png",
+        "scail2_reference_mask.png",
+        "scail2_reference_mask_replacement.png",
+    ]
