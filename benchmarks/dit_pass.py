@@ -114,7 +114,7 @@ def full_pass() -> Callable[[], None]:
 
 
 def primitives() -> dict[str, tuple[Callable[[], None], int]]:
-    """Return the operations of a pass at its own shapes: work over the row chunks of a layer, and how often it occurs."""
+    """Return a pass's operations at its own shapes: work over the row chunks of a layer, and how often it occurs."""
     dim, ffn, heads, head_dim = CONFIG.dim, CONFIG.ffn_dim, CONFIG.num_heads, CONFIG.head_dim
     cos, sin = positions(FRAMES, HEIGHT, WIDTH, 0, head_dim, replacement=False)
     bounds = chunk_bounds(len(cos), dim, heads)

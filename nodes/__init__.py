@@ -2,7 +2,7 @@
 
 from .conditioning import Scail2ClipEncode, Scail2T5Encode
 from .decoding import WanVaeTiledDecode
-from .loaders import LoadScail2MLX
+from .loaders import LoadScail2MLX, Scail2LoraLoader
 from .sampling import Scail2Sampler
 
-NODES = (LoadScail2MLX, Scail2T5Encode, Scail2ClipEncode, Scail2Sampler, WanVaeTiledDecode)
+NODES = (LoadScail2MLX, Scail2LoraLoader, Scail2T5Encode, Scail2ClipEncode, Scail2Sampler, WanVaeTiledDecode)

@@ -59,7 +59,7 @@ def register_model_folder() -> None:
 
 
 def offer_samples() -> None:
-    """Copy the pack's sample pictures and videos to ComfyUI's input folder, so that its workflows can be queued at once.
+    """Copy the pack's samples to ComfyUI's input folder, so that its workflows can be queued at once.
 
     A file of that name that is there already stays as it is.
     """
@@ -90,3 +90,17 @@ def download_root() -> Path:
     """Return where downloads go: ComfyUI's default folder for snapshots, or the current folder outside ComfyUI."""
     folder_paths = sys.modules.get("folder_paths")
     return Path(folder_paths.models_dir) / FOLDER_TYPE if folder_paths is not None else Path(FOLDER_TYPE)
+
+
+def lora_files() -> list[str]:
+    """Return the names in ComfyUI's LoRA folders."""
+    folder_paths = sys.modules.get("folder_paths")
+    return [] if folder_paths is None else list(folder_paths.get_filename_list("loras"))
+
+
+def lora_path(name: str) -> Path | None:
+    """Return a LoRA's file by its name in ComfyUI's list or by its path; None if there is none."""
+    folder_paths = sys.modules.get("folder_paths")
+    listed = folder_paths.get_full_path("loras", name) if folder_paths is not None else None
+    path = Path(listed or name)
+    return path if path.is_file() else None

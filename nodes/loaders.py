@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from comfy_api.latest import io
 
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.spec.errors import RequestError
+from ..mlx_backend.spec.requests import LoraRequest
 from ..mlx_backend.spec.variants import SCAIL2
 from ..mlx_backend.weights.snapshot import Snapshot, find_snapshots
 from . import host, sockets
@@ -32,7 +34,7 @@ class LoadScail2MLX(io.ComfyNode):
                     options=choices,
                     default=choices[0],
                     tooltip="A folder under models/scail2, or a published snapshot, which is downloaded there "
-                    "when the node first runs (resumable; about 20 GB).",
+                    "when the node first runs (resumable; about 24 GB).",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -77,6 +79,55 @@ class LoadScail2MLX(io.ComfyNode):
             folder = download_snapshot(snapshot, host.download_root(), host.HostListener())
         models = Models.of(ModelStore(Snapshot.open(folder), precision))
         return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+
+
+class Scail2LoraLoader(io.ComfyNode):
+    """One LoRA more on the model; changing it loads nothing else again."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See io.ComfyNode."""
+        return io.Schema(
+            node_id="Scail2LoraLoader",
+            display_name="SCAIL-2 LoRA (MLX)",
+            category=sockets.CATEGORY,
+            description="Puts a LoRA on the model, beside its weights: on dense and on packed ones alike. Nodes can be "
+            "chained; changing a strength or removing a LoRA does not load the model again.",
+            search_aliases=["scail", "lora", "lightx2v", "dpo"],
+            inputs=[
+                sockets.Model.Input("model", tooltip="From Load SCAIL-2, or another SCAIL-2 LoRA node."),
+                io.Combo.Input("lora", options=host.lora_files(), tooltip="A file in models/loras."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How strongly it acts; 0 leaves it out, negative values take away what it adds.",
+                ),
+                io.Boolean.Input(
+                    "allow_unknown",
+                    default=False,
+                    tooltip="Use the file although many of its names fit nothing in this model.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[sockets.Model.Output("model", display_name="model")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora: str) -> bool | str:
+        """Accept what the list offers, and the path of any file."""
+        known = host.lora_path(lora) is not None
+        return known or f"There is no LoRA '{lora}' in the model folders: choose one from the list."
+
+    @classmethod
+    def execute(cls, model, lora: str, strength: float, allow_unknown: bool) -> io.NodeOutput:
+        """Return the model's handle with one LoRA more; the file is read when the model is used."""
+        path = host.lora_path(lora)
+        if path is None:
+            raise RequestError(f"There is no LoRA '{lora}' in the model folders: choose one from the list.")
+        return io.NodeOutput(replace(model, loras=(*model.loras, LoraRequest(path, strength, allow_unknown))))
 
 
 def snapshot_choices() -> list[str]:

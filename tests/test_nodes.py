@@ -10,7 +10,7 @@ from support import GOLDENS, Golden, golden_cases, golden_file
 from demo.pack import load_pack
 
 FRAMES_BAR = 6e-4
-IDS = ["LoadScail2MLX", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"]
+IDS = ["LoadScail2MLX", "Scail2LoraLoader", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"]
 
 
 def image(golden, name):

@@ -5,55 +5,25 @@ import threading
 
 import numpy as np
 import pytest
-from support import GOLDENS, Golden, Recorder, golden_cases, golden_file
+from support import (
+    FRAMES_BAR,
+    GOLDENS,
+    Recorder,
+    golden_cases,
+    golden_file,
+    golden_prompts,
+    golden_scene,
+    golden_settings,
+)
 
 from mlx_backend.models.block import Block
 from mlx_backend.models.scail2 import Scail2DiT
 from mlx_backend.pipelines.decode import Tiling, decode_segment
-from mlx_backend.pipelines.generate import Prompts, generate
+from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore, get_vae
 from mlx_backend.spec.errors import Cancelled, NumericsError, RequestError
-from mlx_backend.spec.requests import SamplingSettings, Scene
 from mlx_backend.spec.segments import plan_segments
 from mlx_backend.weights.snapshot import Snapshot
-
-FRAMES_BAR = 6e-4  # the golden frames are stored as float16, which alone is 2.5e-4
-WIDTH, HEIGHT = 96, 64
-
-
-def pixels(golden: Golden, name: str) -> np.ndarray | None:
-    return None if golden(name) is None else golden(name).astype(np.float32) / 255
-
-
-def golden_scene(index: int) -> Scene:
-    case, golden = golden_cases("pipeline")[index], Golden(golden_file("pipeline"), index)
-    return Scene(
-        references=pixels(golden, "reference"),
-        driving=pixels(golden, "driving"),
-        reference_masks=pixels(golden, "reference_mask"),
-        driving_mask=pixels(golden, "driving_mask"),
-        mode="replacement" if case["replace"] else "animation",
-        width=WIDTH,
-        height=HEIGHT,
-    )
-
-
-def golden_settings(index: int) -> SamplingSettings:
-    case = golden_cases("pipeline")[index]
-    return SamplingSettings(
-        steps=case["steps"],
-        cfg=case["guide"],
-        shift=case["shift"],
-        solver=case["solver"],
-        seed=case["seed"],
-        segment_length=case["length"],
-        segment_overlap=case["overlap"],
-    )
-
-
-def golden_prompts(index: int) -> Prompts:
-    case = golden_cases("pipeline")[index]
-    return Prompts(case["prompt"], case["negative"])
 
 
 @pytest.mark.parametrize("index", range(len(golden_cases("pipeline"))))

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from ..media.contact_sheet import contact_sheet
-from ..media.read import read_clip
+from ..media.read import read_clip, reason_of
 from ..media.write import write_clip
 from ..runtime.device import require_mlx
-from ..spec.errors import RequestError
+from ..spec.errors import MediaError, RequestError
 from ..spec.requests import SamplingSettings, Scene
 from ..spec.variants import SCAIL2
 from .listener import TerminalListener
@@ -25,7 +25,7 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     parser = commands.add_parser(
         "demo",
         help="run the sample picture and video through a tiny random model",
-        description="Needs no download. The result is abstract, as nobody trained the model: pass --model for a real one.",
+        description="Needs no download. Nobody trained the model, so the result is abstract; --model takes a real one.",
     )
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="(default %(default)s)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="a real snapshot instead of the random one")
@@ -36,7 +36,12 @@ def run(chosen: argparse.Namespace) -> None:
     """Write DIR/demo.mp4 and DIR/demo.png, and print where they are. Raises BackendError."""
     if not ASSETS.is_dir():
         raise RequestError(f"The sample pictures are missing ({ASSETS}): run the demo from a checkout of the project.")
-    chosen.output.mkdir(parents=True, exist_ok=True)
+    try:
+        chosen.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(
+            f"The folder {chosen.output} cannot be made ({reason_of(error)}): choose another --output."
+        ) from error
     require_mlx()
     from ..pipelines.generate import Prompts, generate
     from ..pipelines.store import Models, ModelStore

@@ -8,7 +8,8 @@ from pathlib import Path
 from ..media.read import read_clip
 from ..media.write import check_output, write_clip
 from ..runtime.device import PRECISIONS, require_mlx
-from ..spec.requests import SamplingSettings, Scene
+from ..spec.errors import RequestError
+from ..spec.requests import LoraRequest, SamplingSettings, Scene
 from ..spec.variants import MODES, SCAIL2, SOLVERS
 from ..weights.snapshot import Snapshot
 from .listener import TerminalListener
@@ -48,6 +49,14 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     add("--segment-overlap", type=int, default=SCAIL2.segment_overlap, metavar="N", help="(default %(default)s)")
     add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: whole frames)")
     add("--tile-overlap", type=int, default=64, metavar="N", help="(default %(default)s)")
+    add(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE:STRENGTH",
+        help="a LoRA (repeatable; strength 1 if left out)",
+    )
+    add("--allow-unknown", action="store_true", help="use a LoRA although many of its names fit nothing in this model")
     add("--precision", default=PRECISIONS[0], metavar="|".join(PRECISIONS), help="(default %(default)s)")
     parser.set_defaults(run=run)
 
@@ -55,7 +64,9 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
 def run(chosen: argparse.Namespace) -> None:
     """Check everything, generate, write. Raises BackendError."""
     check_output(chosen.output)
+    _check_inputs_stay(chosen)
     snapshot = Snapshot.open(chosen.model)
+    loras = tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in chosen.lora)
     settings = SamplingSettings(
         steps=chosen.steps,
         cfg=chosen.cfg,
@@ -66,6 +77,7 @@ def run(chosen: argparse.Namespace) -> None:
         segment_overlap=chosen.segment_overlap,
     )
     driving = read_clip(chosen.driving)
+    fps = (driving.fps or SCAIL2.fps) if chosen.fps is None else chosen.fps
     scene = Scene(
         references=read_clip(chosen.reference).frames,
         driving=driving.frames,
@@ -79,17 +91,41 @@ def run(chosen: argparse.Namespace) -> None:
         follow_orientation=not chosen.keep_orientation,
         black_background=not chosen.keep_background,
     )
+    check_output(chosen.output, len(scene.driving[scene.cut]), fps)
     require_mlx()
     from ..pipelines.decode import Tiling
     from ..pipelines.generate import Prompts, generate
     from ..pipelines.store import Models, ModelStore
 
     frames = generate(
-        Models.of(ModelStore(snapshot, chosen.precision)),
+        Models.of(ModelStore(snapshot, chosen.precision), loras),
         Prompts(chosen.prompt, chosen.negative),
         scene,
         settings,
         Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None,
         TerminalListener(),
     )
-    write_clip(chosen.output, frames, chosen.fps or driving.fps or SCAIL2.fps)
+    write_clip(chosen.output, frames, fps)
+
+
+def parse_lora(text: str, *, allow_unknown: bool) -> LoraRequest:
+    """Return the request of `FILE` or `FILE:STRENGTH`. Raises RequestError."""
+    file, colon, strength = text.rpartition(":")
+    if not colon:
+        return LoraRequest(Path(text), allow_unknown=allow_unknown)
+    try:
+        return LoraRequest(Path(file), float(strength), allow_unknown)
+    except ValueError as error:
+        raise RequestError(
+            f"--lora {text} has the strength '{strength}', which is no number: write FILE:STRENGTH, e.g. a.pt:0.8."
+        ) from error
+
+
+def _check_inputs_stay(chosen: argparse.Namespace) -> None:
+    for name in ("reference", "driving", "reference_mask", "driving_mask"):
+        path = getattr(chosen, name)
+        if path is not None and path.resolve().is_relative_to(chosen.output.resolve()):
+            raise RequestError(
+                f"The output {chosen.output} would replace {path}, which --{name.replace('_', '-')} names: "
+                "choose another output."
+            )

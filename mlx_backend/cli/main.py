@@ -38,4 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     except BackendError as error:
         sys.stderr.write(f"{error}\n")
         return FAILED if isinstance(error, (NumericsError, DependencyError)) else BAD_INPUT
+    except OSError as error:  # a path too long, no permission, a disk that went away
+        sys.stderr.write(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}).\n")
+        return BAD_INPUT
     return 0

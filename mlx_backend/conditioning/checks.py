@@ -6,96 +6,144 @@ import numpy as np
 
 from ..spec.errors import RequestError
 from ..spec.events import Listener
-from .masks import BLACK, IDENTITIES, planes
+from ..spec.variants import MODES
+from .masks import IDENTITIES, PERSON_THRESHOLD, THRESHOLD, WHITE, planes
 
 EMPTY_SHARE = 1e-4  # share of a frame below which a person is too small to see
-COLOUR_SHARE = 0.04  # share of the people's pixels from which a colour is a person, not a blurred edge
-BACKGROUND_SHARE = 0.9  # share of the background that must have one colour to be called so
+GRID = 64  # cells along a frame's shorter side in which colours are counted
+FLAT = 0.1  # a cell lies inside a person, not on a soft edge, where it and its neighbours differ by less
+COLOURED = 0.25  # a pixel has a colour, rather than being black, grey or white, where its channels differ by more
+PERSON_SHARE = 0.03  # share of the people's cells from which a colour is a person
+PURE = (0, 2)  # levels of a channel in a known colour, of 0, 1 and 2
 
 
-def checked_pixels(name: str, pictures: np.ndarray, listener: Listener) -> np.ndarray:
-    """Return pictures [F, H, W, 3] (or a mask [F, H, W]) as float32 within 0..1.
-
-    Raises RequestError for another shape, no frames or values that are not numbers; warns when it had to clip.
-    """
-    if pictures.ndim not in (3, 4) or (pictures.ndim == 4 and pictures.shape[-1] != 3):
+def check_shape(name: str, pictures: np.ndarray, *, is_mask: bool = False) -> None:
+    """Raise RequestError unless pictures are [F, H, W, 3] (or a mask, [F, H, W] too) with at least one pixel."""
+    if not (pictures.ndim == 4 and pictures.shape[-1] == 3) and not (is_mask and pictures.ndim == 3):
+        allowed = "[frames, height, width, 3]" + ", or [frames, height, width] for one person" * is_mask
         raise RequestError(
-            f"The {name} has shape {list(pictures.shape)}, but pictures are [frames, height, width, 3] "
-            "and one person's masks [frames, height, width]."
+            f"The {name} has shape {list(pictures.shape)}, but {allowed} is needed: convert it to colour without alpha."
         )
     if len(pictures) == 0:
         raise RequestError(f"The {name} has 0 frames: connect one with at least one frame.")
     if min(pictures.shape[1:3]) == 0:
-        raise RequestError(f"The {name} has pictures of {pictures.shape[2]} x {pictures.shape[1]} pixels: it is empty.")
+        raise RequestError(
+            f"The {name} has pictures of {pictures.shape[2]} x {pictures.shape[1]} pixels: connect one that has any."
+        )
+
+
+def checked_pixels(
+    name: str, pictures: np.ndarray, listener: Listener, *, is_mask: bool = False, first: int = 0
+) -> np.ndarray:
+    """Return pictures [F, H, W, 3] (or a mask, [F, H, W] too) as float32 within 0..1; `first` numbers its frame 0.
+
+    Raises RequestError for another shape, no frames or values that are not numbers; warns when it had to clip.
+    """
+    check_shape(name, pictures, is_mask=is_mask)
     low, high = float(pictures.min()), float(pictures.max())  # one NaN makes both NaN
     if np.isnan(low) or np.isnan(high):
         frames = np.flatnonzero(np.isnan(pictures).any(axis=tuple(range(1, pictures.ndim))))
         raise RequestError(
-            f"The {name} has pixels that are not numbers (NaN), first in frame {frames[0]}: "
+            f"The {name} has pixels that are not numbers (NaN), first in frame {first + frames[0]}: "
             "the node or file it comes from is broken, check it in a preview."
         )
     if low < 0 or high > 1:
-        listener.warn(f"The {name} has pixels from {low:.3g} to {high:.3g}; they are clipped to 0..1.")
+        advice = " (if they are meant as 0..255, divide them by 255 first)" if high > 2 else ""
+        listener.warn(f"The {name} has pixels from {low:.3g} to {high:.3g}; they are clipped to 0..1{advice}.")
         return np.clip(pictures, 0, 1).astype(np.float32)
     return pictures.astype(np.float32, copy=False)
 
 
-def check_mask(name: str, mask: np.ndarray, background: tuple[float, float, float], listener: Listener) -> None:
+def check_mask(
+    name: str,
+    mask: np.ndarray,
+    background: tuple[float, float, float],
+    mode: str,
+    listener: Listener,
+    *,
+    first: int = 0,
+) -> None:
     """Look at a coloured mask [F, H, W, 3]: people in it, how many, and the colour around them.
 
-    Raises RequestError when no frame shows a person or more than six colours are people; warns about frames without a
-    person and about a background that the mode does not want.
+    `background` is what `mode` wants around the people; `first` numbers the mask's frame 0. Raises RequestError when no
+    frame shows a person or more than six colours are people; warns about frames without a person, colours that the
+    model does not know, and another background.
     """
-    seven = planes(mask)
-    people = seven[..., 1:].any(axis=-1)  # every colour but white
-    shares = people.mean(axis=(1, 2))
-    empty = np.flatnonzero(shares < EMPTY_SHARE)
+    people = [planes(frame)[..., 1:].any(axis=-1).mean() for frame in mask]  # all planes but white
+    empty = np.flatnonzero(np.asarray(people) < EMPTY_SHARE)
     if len(empty) == len(mask):
+        where = "" if len(mask) == 1 else f" in any of its {len(mask)} frames"
         raise RequestError(
-            f"The {name} shows no person in any of its {len(mask)} frames: paint each person in a pure colour "
-            f"({', '.join(IDENTITIES)}), with channels above 225 of 255."
+            f"The {name} shows no person{where}: paint each person in a pure colour ({', '.join(IDENTITIES)}) with "
+            "channels above 225 of 255, or connect a MASK of one person; white, grey and black are background."
         )
     if len(empty):
         listener.warn(
-            f"The {name} shows no person in {len(empty)} of {len(mask)} frames (the first is frame {empty[0]}): "
-            "the character may vanish there."
+            f"The {name} shows no person in {len(empty)} of {len(mask)} frames (the first is frame "
+            f"{first + empty[0]}): the model cannot tell there who is the character."
         )
-    colours = max(_people_colours(frame) for frame in mask)
-    if colours > len(IDENTITIES):
+    _check_colours(name, mask, listener, first)
+    _check_background(name, mask, background, mode, listener)
+
+
+def _check_colours(name: str, mask: np.ndarray, listener: Listener, first: int) -> None:
+    known: set[bytes] = set()
+    foreign: dict[bytes, str] = {}
+    for i, frame in enumerate(mask):
+        for levels, colour in _people_colours(frame):
+            if np.isin(levels, PURE).all():
+                known.add(levels.tobytes())
+            else:
+                foreign.setdefault(levels.tobytes(), f"{colour} in frame {first + i}")
+    if len(known) + len(foreign) > len(IDENTITIES):
         raise RequestError(
-            f"The {name} shows {colours} people by colour, but the model knows {len(IDENTITIES)} "
-            f"({', '.join(IDENTITIES)}): remove some people from it."
+            f"The {name} shows {len(known) + len(foreign)} people by colour, but the model knows {len(IDENTITIES)} "
+            f"({', '.join(IDENTITIES)}): remove some people from it, or check what is connected to '{_socket(name)}'."
         )
-    _check_background(name, mask, seven, people, background, listener)
+    if foreign:
+        listener.warn(
+            f"The {name} has colours that the model does not know ({', '.join(foreign.values())}) and takes for "
+            f"background or another person: paint each person in one of {', '.join(IDENTITIES)}."
+        )
 
 
-def _people_colours(frame: np.ndarray) -> int:
-    """Count the colours of a frame [H, W, 3] that cover enough to be people, off-palette ones included."""
-    levels = np.minimum((frame * 3).astype(np.int32), 2)
-    bins = np.bincount((levels @ np.array([9, 3, 1])).reshape(-1), minlength=27)
-    bins[[0, 13, 26]] = 0  # black, grey and white
-    return int((bins > COLOUR_SHARE * max(bins.sum(), 1)).sum())
+def _people_colours(frame: np.ndarray) -> list[tuple[np.ndarray, str]]:
+    """Find the colours of a frame [H, W, 3] that cover enough to be people: levels [3] of 0 to 2, and #RRGGBB.
+
+    Only cells like all their neighbours count, so blurred or compressed edges make no colours of their own.
+    """
+    step = max(1, min(frame.shape[:2]) // GRID)
+    cells = frame[::step, ::step]
+    around = np.lib.stride_tricks.sliding_window_view(cells, (3, 3), axis=(0, 1))
+    flat = (np.ptp(around, axis=(-2, -1)) < FLAT).all(axis=-1)
+    inner = cells[1:-1, 1:-1]
+    people = inner[flat & (np.ptp(inner, axis=-1) > COLOURED)]
+    found, member, counts = np.unique(np.rint(2 * people).astype(int), axis=0, return_inverse=True, return_counts=True)
+    colours = []
+    for i, levels in enumerate(found):
+        if counts[i] > PERSON_SHARE * len(people):
+            mean = np.rint(255 * people[member.reshape(-1) == i].mean(axis=0)).astype(int)
+            colours.append((levels, "#{:02X}{:02X}{:02X}".format(*mean)))
+    return colours
 
 
 def _check_background(
-    name: str,
-    mask: np.ndarray,
-    seven: np.ndarray,
-    people: np.ndarray,
-    wanted: tuple[float, float, float],
-    listener: Listener,
+    name: str, mask: np.ndarray, wanted: tuple[float, float, float], mode: str, listener: Listener
 ) -> None:
-    around = ~people
-    if not around.any():
-        return
-    white = float(seven[..., 0][around].mean())
-    black = float((mask < 0.25).all(axis=-1)[around].mean())
-    share, found, mode = (white, "white", "replacement") if wanted == BLACK else (black, "black", "animation")
-    if name.startswith("reference"):
-        mode = "animation" if mode == "replacement" else "replacement"
-    if share > BACKGROUND_SHARE:
-        wanted_name = "black" if wanted == BLACK else "white"
+    around, pixels = 0, {"white": 0, "black": 0}
+    for frame in mask:
+        around += np.count_nonzero(np.ptp(frame, axis=-1) < COLOURED)
+        pixels["white"] += np.count_nonzero((frame > THRESHOLD).all(axis=-1))
+        pixels["black"] += np.count_nonzero((frame < PERSON_THRESHOLD).all(axis=-1))
+    right, wrong = ("white", "black") if wanted == WHITE else ("black", "white")
+    if pixels[right] < 0.5 * around:
+        found = wrong if pixels[wrong] > 0.5 * around else "grey"
+        other_mode = MODES[1 - MODES.index(mode)]
         listener.warn(
-            f"The {name} has a {found} background, which is right for {mode} mode; this mode wants {wanted_name}: "
-            f"check the mode, or what is connected to '{name.replace(' ', '_')}'."
+            f"The {name} has a {found} background, but {mode} mode wants {right} there ({wrong} is for "
+            f"{other_mode}): check the mode, or what is connected to '{_socket(name)}'."
         )
+
+
+def _socket(name: str) -> str:
+    return name.replace(" ", "_")

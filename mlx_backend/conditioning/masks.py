@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 THRESHOLD = 225 / 255  # a channel counts as on above this; compression and scaling blur colours
+PERSON_THRESHOLD = 0.1  # a reference pixel belongs to the person where its mask has any channel above this
 TEMPORAL = 4
 SPATIAL = 8
 # Channels on in each of the seven planes, in the model's order.

@@ -11,10 +11,8 @@ from ..spec.errors import RequestError
 from ..spec.events import Listener
 from ..spec.geometry import oriented_size
 from ..spec.requests import Scene
-from .checks import check_mask, checked_pixels
-from .masks import driving_background, painted, reference_background
-
-PERSON_THRESHOLD = 0.1  # a reference pixel belongs to the person where its mask has any channel above this
+from .checks import check_mask, check_shape, checked_pixels
+from .masks import PERSON_THRESHOLD, driving_background, painted, reference_background
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,14 +49,14 @@ def prepare_scene(scene: Scene, listener: Listener) -> PreparedScene:
     driving_mask, reference_masks = scene.driving_mask, scene.reference_masks
     if driving_mask is not None:
         driving_mask = fit(driving_mask, width, height, MASK)
-        check_mask("driving mask", driving_mask, driving_background(replacement=scene.is_replacement), listener)
+        background = driving_background(replacement=scene.is_replacement)
+        check_mask("driving mask", driving_mask, background, scene.mode, listener, first=scene.start_frame)
     masks: list[np.ndarray | None] = [None] * len(references)
     if reference_masks is not None:
         fitted = fit(reference_masks, width, height, MASK)
         background = reference_background(replacement=scene.is_replacement)
-        for i, mask in enumerate(fitted):
-            check_mask("reference mask", mask[None], background, listener)
-            masks[i] = mask[None]
+        check_mask("reference mask", fitted, background, scene.mode, listener)
+        masks[: len(fitted)] = [mask[None] for mask in fitted]
 
     return PreparedScene(
         references=blacked_out(fit(references, width, height, PHOTO), masks, scene),
@@ -71,8 +69,10 @@ def prepare_scene(scene: Scene, listener: Listener) -> PreparedScene:
 
 def prepare_picture(picture: np.ndarray, like: PreparedScene, scene: Scene, listener: Listener) -> np.ndarray:
     """Return a picture [1, H, W, 3] treated exactly as the primary reference of `scene` was: [H, W, 3]."""
+    if np.array_equal(picture[:1], scene.references[:1]):  # checked already, and told if anything was wrong with it
+        return like.references[0]
     width, height = like.size
-    fitted = fit(checked_pixels("CLIP image", picture[:1], listener), width, height, PHOTO)
+    fitted = fit(checked_pixels("reference image for CLIP", picture[:1], listener), width, height, PHOTO)
     return blacked_out(fitted, like.reference_masks[:1], scene)[0]
 
 
@@ -100,28 +100,28 @@ def _fit_video(driving: np.ndarray, width: int, height: int) -> np.ndarray:
 def _checked(scene: Scene, listener: Listener) -> Scene:
     """Check counts and pixels and cut the driving video; masks become coloured pictures."""
     references = checked_pixels("reference image", scene.references, listener)
-    driving = scene.driving
-    if len(driving) == 0:
-        raise RequestError("The driving video has 0 frames: connect a video with at least one frame.")
-    frames = len(driving)
+    check_shape("driving video", scene.driving)
+    frames = len(scene.driving)
     if scene.start_frame >= frames:
         raise RequestError(
-            f"The start frame is {scene.start_frame}, but the driving video has {frames} frames (0 to {frames - 1})."
+            f"The start frame is {scene.start_frame}, but the driving video has {_counted(scene.driving, 'frame')}: "
+            f"choose 0 to {frames - 1}."
         )
-    cut = slice(scene.start_frame, scene.start_frame + scene.max_frames if scene.max_frames else None)
-    driving = checked_pixels("driving video", driving[cut], listener)
+    driving = checked_pixels("driving video", scene.driving[scene.cut], listener, first=scene.start_frame)
     driving_mask = scene.driving_mask
     if driving_mask is None:
-        listener.warn("There is no driving mask: SCAIL-2 was trained with masks, results are better with one.")
-    else:
-        if len(driving_mask) != frames:
-            raise RequestError(
-                f"The driving mask has {len(driving_mask)} frames and the driving video {frames}: "
-                "they must go frame by frame, so load both from the same range."
-            )
-        driving_mask = _coloured(
-            "driving mask", driving_mask[cut], driving_background(replacement=scene.is_replacement), listener
+        listener.warn(
+            "There is no driving mask: SCAIL-2 was trained with masks, and results are better with one connected to "
+            "'driving_mask'."
         )
+    else:
+        if driving_mask.ndim > 2 and len(driving_mask) != frames:
+            raise RequestError(
+                f"The driving mask has {_counted(driving_mask, 'frame')} and the driving video {frames}: "
+                "they must go frame by frame, so load both from the same range, or repeat a still mask."
+            )
+        background = driving_background(replacement=scene.is_replacement)
+        driving_mask = _coloured("driving mask", driving_mask[scene.cut], background, listener, scene.start_frame)
         _tell_size("driving mask", driving_mask, "driving video", driving, listener)
     return replace(
         scene,
@@ -136,25 +136,35 @@ def _reference_masks(scene: Scene, references: np.ndarray, listener: Listener) -
     masks = scene.reference_masks
     if masks is None:
         what = "reference mask" if len(references) == 1 else "mask for the reference and the extra references"
-        listener.warn(f"There is no {what}: SCAIL-2 was trained with masks, results are better with one.")
+        listener.warn(
+            f"There is no {what}: SCAIL-2 was trained with masks, and results are better with one per picture "
+            "connected to 'reference_mask'."
+        )
         return None
+    masks = _coloured("reference mask", masks, reference_background(replacement=scene.is_replacement), listener)
     if len(masks) > len(references):
         raise RequestError(
-            f"There are {len(masks)} reference masks for {len(references)} reference images: "
+            f"There are {_counted(masks, 'reference mask')}, but {_counted(references, 'reference image')}: "
             "give one mask per image, in the same order."
         )
     if len(masks) < len(references):
         listener.warn(
-            f"There are {len(masks)} reference masks for {len(references)} reference images: "
-            f"{len(references) - len(masks)} extra references go without a mask, and the model may ignore them."
+            f"The {_counted(references, 'reference image')} have {_counted(masks, 'reference mask')}: the model may "
+            f"ignore the last {len(references) - len(masks)} without; connect one per image, in the same order, to "
+            "'reference_mask'."
         )
-    masks = _coloured("reference mask", masks, reference_background(replacement=scene.is_replacement), listener)
     _tell_size("reference mask", masks, "reference image", references, listener)
     return masks
 
 
-def _coloured(name: str, mask: np.ndarray, background: tuple[float, float, float], listener: Listener) -> np.ndarray:
-    mask = checked_pixels(name, mask, listener)
+def _counted(pictures: np.ndarray, what: str) -> str:
+    return f"{len(pictures)} {what}{'s' * (len(pictures) != 1)}"
+
+
+def _coloured(
+    name: str, mask: np.ndarray, background: tuple[float, float, float], listener: Listener, first: int = 0
+) -> np.ndarray:
+    mask = checked_pixels(name, mask, listener, is_mask=True, first=first)
     return painted(mask, background) if mask.ndim == 3 else mask
 
 
@@ -162,5 +172,5 @@ def _tell_size(name: str, mask: np.ndarray, other: str, pictures: np.ndarray, li
     if mask.shape[1:3] != pictures.shape[1:3]:
         listener.warn(
             f"The {name} has {mask.shape[2]} x {mask.shape[1]} pixels and the {other} {pictures.shape[2]} x "
-            f"{pictures.shape[1]}: each is resized and cropped on its own."
+            f"{pictures.shape[1]}: each is resized and cropped on its own, so check that they show the same part."
         )

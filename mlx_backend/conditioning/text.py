@@ -28,17 +28,26 @@ def clean(prompt: str) -> str:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.json. Raises WeightsError."""
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
         raise WeightsError(f"{path} is not a tokenizer file ({error}): download it again.") from error
+    if tokenizer.token_to_id("</s>") != END:
+        raise WeightsError(
+            f"{path} is the tokenizer of another model: its token {END} is '{tokenizer.id_to_token(END)}', but that of "
+            "UMT5 is '</s>'; download the snapshot's own tokenizer.json."
+        )
+    return tokenizer
 
 
-def tokenise(tokenizer: Tokenizer, prompt: str, listener: Listener) -> list[int]:
-    """Return the ids of a prompt, `</s>` included; at most 512, and a warning with the count when it was longer."""
+def tokenise(tokenizer: Tokenizer, prompt: str, listener: Listener, name: str = "prompt") -> list[int]:
+    """Return the ids of a prompt, `</s>` included; at most 512, and a warning with the count when it was longer.
+
+    `name` is what the warning calls the prompt.
+    """
     ids = [i for i in tokenizer.encode(clean(prompt)).ids if i != END]
     if len(ids) >= MAX_TEXT_TOKENS:
         listener.warn(
-            f"The prompt has {len(ids) + 1} tokens, but the model reads {MAX_TEXT_TOKENS}: "
+            f"The {name} has {len(ids) + 1} tokens, but the model reads {MAX_TEXT_TOKENS}: "
             "the end of it is not seen, shorten it."
         )
     return [*ids[: MAX_TEXT_TOKENS - 1], END]

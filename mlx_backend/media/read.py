@@ -176,6 +176,8 @@ def _read_array(path: Path, start: int, limit: int | None) -> Clip:
     if not isinstance(array, np.ndarray):
         raise MediaError(f"{path} holds an archive of arrays; save one array with numpy.save as {allowed}.")
     dtype = array.dtype.newbyteorder("=")
+    if array.ndim == 4 and len(array) == 0:
+        raise MediaError(f"{path} has 0 frames; save at least one.")
     shaped = array.ndim in (3, 4) and array.shape[-1] == 3 and 0 not in array.shape
     if not shaped or (dtype != np.uint8 and dtype not in ARRAY_FLOATS):
         raise MediaError(f"{path} holds {dtype} of shape {list(array.shape)}; allowed is {allowed}.")

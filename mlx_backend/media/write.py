@@ -32,14 +32,15 @@ PICTURE_OPTIONS: dict[str, dict[str, object]] = {
     ".jpeg": {"quality": 95, "subsampling": 0},
     ".webp": {"lossless": True},
 }
+MAX_RATE = 1000  # what Matroska's milliseconds can hold
 # Rates that are written 23.976 or 29.97 and mean 24000/1001 or 30000/1001.
 NTSC_BASES = (24, 30, 48, 60, 120)
 
 
-def check_output(path: Path) -> None:
-    """Raises MediaError if `write_clip` could not write at `path`, so that no work is spent in vain.
+def check_output(path: Path, count: int = 1, fps: float = 16.0) -> None:
+    """Raises MediaError if `write_clip` could not write `count` frames at `path`, so that no work is spent in vain.
 
-    Checks the extension, the folder it lies in, what stands there already, and the encoder for videos.
+    Checks the extension, the folder it lies in, what stands there already, and the encoder and rate for videos.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -60,6 +61,13 @@ def check_output(path: Path) -> None:
         raise MediaError(f"{path} is a file, so no folder of frames of that name can be made; choose another name.")
     if not suffix and path.is_dir():
         _check_folder(path)
+    if suffix in PICTURE_SUFFIXES and count > 1:
+        raise MediaError(
+            f"{path} holds one picture, but the clip has {count} frames; {' '.join(VIDEO_SUFFIXES)}, "
+            f"{ARRAY_SUFFIX} or a path without extension (a folder) can hold them."
+        )
+    if suffix in VIDEO_SUFFIXES:
+        _rate(path, fps)
     if suffix in VIDEO_SUFFIXES and ENCODER not in require_av(path, "Writing").codecs_available:
         raise MediaError(
             f"{path} cannot be written, as the installed PyAV lacks the H.264 encoder {ENCODER}; reinstall "
@@ -81,8 +89,8 @@ def write_clip(path: Path, frames: np.ndarray, fps: float) -> None:
     frame holds NaN (save in .npy), or when the disk or the encoder fails.
     """
     path = Path(path)
-    check_output(path)
     _check_frames(path, frames)
+    check_output(path, len(frames), fps)
     suffix = path.suffix.lower()
     # A link stays a link: what it points to is replaced.
     target = path.resolve()
@@ -129,13 +137,8 @@ def _check_frames(path: Path, frames: np.ndarray) -> None:
             f"{path} cannot be written from {frames.dtype} of shape {list(frames.shape)}; allowed are floats "
             "in 0..1 of shape [F, H, W, 3] with at least one frame."
         )
-    count, height, width, _ = frames.shape
+    _, height, width, _ = frames.shape
     suffix = path.suffix.lower()
-    if suffix in PICTURE_SUFFIXES and count > 1:
-        raise MediaError(
-            f"{path} holds one picture, but the clip has {count} frames; {' '.join(VIDEO_SUFFIXES)}, "
-            f"{ARRAY_SUFFIX} or a path without extension (a folder) can hold them."
-        )
     if suffix in VIDEO_SUFFIXES and (height % 2 or width % 2):
         raise MediaError(
             f"{path} cannot hold frames of {width}x{height}, as H.264 in yuv420p needs an even width and "
@@ -144,8 +147,10 @@ def _check_frames(path: Path, frames: np.ndarray) -> None:
 
 
 def _rate(path: Path, fps: float) -> Fraction:
-    if not isfinite(fps) or fps <= 0:
-        raise MediaError(f"{path} cannot be written with {fps} frames per second; give a number above 0.")
+    if not isfinite(fps) or not 0 < fps <= MAX_RATE:
+        raise MediaError(
+            f"{path} cannot be written with {fps} frames per second; give a number above 0 and at most {MAX_RATE}."
+        )
     for base in NTSC_BASES:
         if abs(fps - base * 1000 / 1001) < 0.005:
             return Fraction(base * 1000, 1001)

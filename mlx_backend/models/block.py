@@ -14,6 +14,7 @@ from .linear import Linear
 from .norms import LayerNorm
 
 Modulated = Callable[[mx.array], mx.array]
+Update = Callable[[mx.array, Rotation], mx.array]
 
 
 class Block(nn.Module):
@@ -38,28 +39,53 @@ class Block(nn.Module):
         ]
         self.modulation = mx.zeros((1, 6, dim))
 
-    def __call__(self, chunks: list[mx.array], rotations: list[Rotation], time: mx.array, context: Context) -> None:
-        """Rewrite `chunks` (each [rows, dim]); `time` is e0 [6, dim], float32."""
+    def __call__(
+        self,
+        chunks: list[mx.array],
+        rotations: list[Rotation],
+        time: mx.array,
+        context: Context,
+        check_cancelled: Callable[[], None],
+    ) -> None:
+        """Rewrite `chunks` (each [rows, dim]); `time` is e0 [6, dim], float32.
+
+        `check_cancelled` is called before every chunk of every part and may raise.
+        """
         shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn = mx.split(
             self.modulation[0].astype(mx.float32) + time, 6
         )
-        self._attend(chunks, rotations, lambda x: self.norm1(x) * (1 + scale_sa) + shift_sa, gate_sa)
-        self._look(chunks, context)
-        self._feed(chunks, lambda x: self.norm2(x) * (1 + scale_ffn) + shift_ffn, gate_ffn)
 
-    # Each part is a method of its own so that its ready weights, keys and values are gone when the next one starts.
+        def attention_input(x: mx.array) -> mx.array:
+            check_cancelled()
+            return self.norm1(x) * (1 + scale_sa) + shift_sa
 
-    def _attend(self, chunks: list[mx.array], rotations: list[Rotation], modulated: Modulated, gate: mx.array) -> None:
+        def ffn_input(x: mx.array) -> mx.array:
+            return self.norm2(x) * (1 + scale_ffn) + shift_ffn
+
+        def rewrite(update: Update) -> None:
+            for i, (x, rotation) in enumerate(zip(chunks, rotations, strict=True)):
+                check_cancelled()
+                chunks[i] = update(x, rotation)
+                mx.eval(chunks[i])
+
+        # Each part is a call of its own, so that its ready weights, keys and values are gone when the next one starts.
+        rewrite(self._attend(chunks, rotations, attention_input, gate_sa))
+        rewrite(self._look(context))
+        rewrite(self._feed(ffn_input, gate_ffn))
+
+    def _attend(
+        self, chunks: list[mx.array], rotations: list[Rotation], modulated: Modulated, gate: mx.array
+    ) -> Update:
         attend = self.self_attn.reader(self.self_attn.keys_values(map(modulated, chunks), rotations))
-        rewrite(chunks, lambda x, i: x + attend(modulated(x), rotations[i]) * gate)
+        return lambda x, rotation: x + attend(modulated(x), rotation) * gate
 
-    def _look(self, chunks: list[mx.array], context: Context) -> None:
+    def _look(self, context: Context) -> Update:
         look = self.cross_attn.reader(context)
-        rewrite(chunks, lambda x, _: x + look(self.norm3(x)))
+        return lambda x, _: x + look(self.norm3(x))
 
-    def _feed(self, chunks: list[mx.array], modulated: Modulated, gate: mx.array) -> None:
+    def _feed(self, modulated: Modulated, gate: mx.array) -> Update:
         up, gelu, down = self.ffn[0].prepared(), self.ffn[1], self.ffn[2].prepared()
-        rewrite(chunks, lambda x, _: x + down(gelu(up(modulated(x)))) * gate)
+        return lambda x, _: x + down(gelu(up(modulated(x)))) * gate
 
 
 class Head(nn.Module):
@@ -75,10 +101,3 @@ class Head(nn.Module):
         """Project x [rows, dim] to [rows, patch values]; `time` is e [dim], not e0."""
         shift, scale = mx.split(self.modulation[0].astype(mx.float32) + time, 2)
         return self.head(self.norm(x) * (1 + scale) + shift)
-
-
-def rewrite(chunks: list[mx.array], update: Callable[[mx.array, int], mx.array]) -> None:
-    """Replace each chunk by its update, evaluated before the next one starts."""
-    for i, x in enumerate(chunks):
-        chunks[i] = update(x, i)
-        mx.eval(chunks[i])

@@ -85,7 +85,7 @@ class WanDiT(nn.Module):
     ) -> mx.array:
         """Run blocks and head over tokens [L, dim]; cos and sin are [L, 1, head_dim/2]. Return [L, out_dim * 4].
 
-        `check_cancelled` is called before every block and may raise.
+        `check_cancelled` is called several times in every block and may raise.
         """
         bounds = chunk_bounds(len(tokens), self._config.dim, self._config.num_heads)
         chunks = [mx.contiguous(tokens[a:b]) for a, b in bounds]
@@ -94,8 +94,7 @@ class WanDiT(nn.Module):
         mx.eval(chunks, e, e0)
         del tokens
         for block in self.blocks:
-            check_cancelled()
-            block(chunks, rotations, e0, context)
+            block(chunks, rotations, e0, context, check_cancelled)
         return mx.concatenate([self.head(x, e) for x in chunks])
 
     def unpatchify(self, tokens: mx.array, frames: int, height: int, width: int) -> mx.array:

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import mlx.core as mx
 from mlx import nn
 
-Projection = Callable[[mx.array], mx.array]
+from .side_branch import Dora, Projection, SideBranch, with_branches
 
 
-class Linear(nn.Module):
-    """y = x W^T + b. `weight` [out, in], `bias` [out] or absent.
+class AdaptableLinear(nn.Module):
+    """What dense and packed layers share: y = x W^T + b, plus what LoRAs add beside it.
 
     `compute_dtype` is what the product is computed in: the input is cast to it and so is the weight, where it is
     stored otherwise (bf16 files on the CPU). None keeps the dtype of the weight.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True, compute_dtype: mx.Dtype | None = None):
+    def __init__(self, compute_dtype: mx.Dtype | None):
         super().__init__()
-        self.weight = mx.zeros((out_dim, in_dim))
-        if bias:
-            self.bias = mx.zeros((out_dim,))
         self._compute_dtype = compute_dtype
+        self._branches: tuple[SideBranch | Dora, ...] = ()
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.prepared()(x)
 
     def prepared(self) -> Projection:
         """Return the projection with its weight ready to multiply, for a caller that feeds it chunk after chunk."""
-        dtype = self._compute_dtype or self.weight.dtype
-        return affine(self.weight.astype(dtype), self.get("bias"))
+        weight, bias = self.dense(), self.get("bias")
+        return with_branches(affine(weight, bias), self._branches, bias, weight.dtype)
+
+    def set_branches(self, branches: tuple[SideBranch | Dora, ...]) -> None:
+        """Let `branches`, and nothing else, run beside the product from now on."""
+        self._branches = branches
+
+    def dense(self) -> mx.array:
+        """Return the weight [out, in], unpacked, in the dtype of the product."""
+        raise NotImplementedError
 
 
-class PackedLinear(nn.Module):
+class Linear(AdaptableLinear):
+    """`weight` [out, in], `bias` [out] or absent."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True, compute_dtype: mx.Dtype | None = None):
+        super().__init__(compute_dtype)
+        self.weight = mx.zeros((out_dim, in_dim))
+        if bias:
+            self.bias = mx.zeros((out_dim,))
+
+    def dense(self) -> mx.array:
+        return self.weight.astype(self._compute_dtype or self.weight.dtype)
+
+
+class PackedLinear(AdaptableLinear):
     """The same with a weight packed by `mx.quantize`: `weight` uint32, `scales`, and `biases` (zero points).
 
     Mind the plain `bias` beside `biases`. The matrix is unpacked once and multiplied densely: for many rows that is
@@ -51,30 +68,30 @@ class PackedLinear(nn.Module):
         bits: int,
         compute_dtype: mx.Dtype | None = None,
     ):
-        super().__init__()
+        super().__init__(compute_dtype)
         self.weight = mx.zeros((out_dim, in_dim * bits // 32), dtype=mx.uint32)
         self.scales = mx.zeros((out_dim, in_dim // group_size))
         self.biases = mx.zeros((out_dim, in_dim // group_size))
         if bias:
             self.bias = mx.zeros((out_dim,))
+        self._in_dim = in_dim
         self._group_size = group_size
         self._bits = bits
-        self._compute_dtype = compute_dtype
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.prepared()(x)
+    @property
+    def dense_shape(self) -> tuple[int, int]:
+        """Shape [out, in] of the unpacked weight."""
+        return len(self.weight), self._in_dim
 
-    def prepared(self) -> Projection:
-        """Return the projection with its weight unpacked, for a caller that feeds it chunk after chunk."""
+    def dense(self) -> mx.array:
         dtype = self._compute_dtype or self.scales.dtype
-        dense = mx.dequantize(
+        return mx.dequantize(
             self.weight,
             scales=self.scales.astype(dtype),
             biases=self.biases.astype(dtype),
             group_size=self._group_size,
             bits=self._bits,
         )
-        return affine(dense, self.get("bias"))
 
 
 def affine(weight: mx.array, bias: mx.array | None) -> Projection:

@@ -9,8 +9,8 @@ import numpy as np
 from ..spec.events import Listener
 from ..spec.requests import SamplingSettings, Scene
 from .decode import Tiling, decode_latents
-from .sample import ClipRequest, sample_clip
-from .store import Models
+from .sample import prepare_run, sample_prepared
+from .store import Models, check_models
 from .text import encode_prompts
 
 
@@ -30,8 +30,12 @@ def generate(
     tiling: Tiling | None,
     listener: Listener,
 ) -> np.ndarray:
-    """Return the frames [F, H, W, 3], float32 in 0..1. The same steps as the nodes, in the same order."""
+    """Return the frames [F, H, W, 3], float32 in 0..1: the nodes' steps, after everything was checked.
+
+    Raises RequestError, WeightsError, NumericsError, and whatever the listener raises to stop.
+    """
+    check_models(models)
+    run = prepare_run(scene.references[:1], scene, settings, listener)
     text = encode_prompts(models.text_encoder, prompts.positive, prompts.negative, listener)
-    clip = ClipRequest(models.clip, scene.references[:1])
-    latents = sample_clip(models.dit, models.vae, text, clip, scene, settings, listener)
+    latents = sample_prepared(models.dit, models.vae, text, models.clip, run, settings, listener)
     return decode_latents(models.vae, latents, tiling, listener)

@@ -18,7 +18,7 @@ from ..sampling.guidance import Velocity, guided
 from ..sampling.loop import Clamp, denoise
 from ..sampling.noise import TorchNoise
 from ..sampling.solvers import make_solver
-from ..spec.errors import RequestError
+from ..spec.errors import NumericsError, RequestError
 from ..spec.events import Listener, Progress
 from ..spec.geometry import LatentSize
 from ..spec.requests import SamplingSettings, Scene
@@ -35,6 +35,15 @@ class ClipRequest:
 
     handle: Handle
     picture: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedRun:
+    """What is left of a scene to compute once it has been checked; `seen_by_clip` is the picture [H, W, 3]."""
+
+    scene: PreparedScene
+    seen_by_clip: np.ndarray
+    plan: SegmentPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,17 +67,36 @@ def sample_clip(
 
     Raises RequestError, WeightsError, NumericsError, and whatever the listener raises to stop.
     """
+    prepared = prepare_run(clip.picture, scene, settings, listener)
+    return sample_prepared(dit, vae, text, clip.handle, prepared, settings, listener)
+
+
+def prepare_run(clip_picture: np.ndarray, scene: Scene, settings: SamplingSettings, listener: Listener) -> PreparedRun:
+    """Check and resize the pictures of a run and cut it into segments, with no network loaded. Raises RequestError."""
     prepared = prepare_scene(scene, listener)
-    seen_by_clip = prepare_picture(clip.picture, prepared, scene, listener)
+    seen_by_clip = prepare_picture(clip_picture, prepared, scene, listener)
     plan = plan_segments(len(prepared.driving), settings.segment_length, settings.segment_overlap)
+    return PreparedRun(prepared, seen_by_clip, plan)
+
+
+def sample_prepared(
+    dit: Handle,
+    vae: Handle,
+    text: TextFeatures,
+    clip: Handle,
+    run: PreparedRun,
+    settings: SamplingSettings,
+    listener: Listener,
+) -> SegmentLatents:
+    """Encode what was prepared and denoise every segment."""
     with bounded_cache():
-        enter("clip", clip.handle, dit, vae)
+        enter("clip", clip, dit, vae)
         listener.check_cancelled()
-        clip_tokens = encode_clip(get_clip(clip.handle, listener), seen_by_clip)
-        enter("sampling", clip.handle, dit, vae)
+        clip_tokens = encode_clip(get_clip(clip, listener), run.seen_by_clip)
+        enter("sampling", clip, dit, vae)
         model, autoencoder = get_dit(dit, listener), get_vae(vae, listener)
         contexts = _embed(model, text, clip_tokens)
-        return _sample_segments(model, autoencoder, contexts, prepared, plan, settings, listener)
+        return _sample_segments(model, autoencoder, contexts, run.scene, run.plan, settings, listener)
 
 
 def _embed(model: Scail2DiT, text: TextFeatures, clip_tokens: np.ndarray) -> Contexts:
@@ -95,20 +123,30 @@ def _sample_segments(
     listener: Listener,
 ) -> SegmentLatents:
     noise = TorchNoise(settings.seed)
+    count = len(plan.segments)
+    listener.progress(Progress(phase="encoding the reference", done=0, total=1))
     references = encode_references(vae, scene, listener.check_cancelled)
     latents: list[np.ndarray] = []
     for number, segment in enumerate(plan.segments):
+        listener.progress(
+            Progress(phase="encoding the driving video", done=0, total=1, segment=number + 1, segments=count)
+        )
         streams = segment_streams(vae, scene, references, segment, listener.check_cancelled)
         size = LatentSize.of_pixels(segment.frames, *scene.size)
         clamp = _history(vae, latents[-1], segment, size, listener) if segment.history else None
-        steps = _StepReport(listener, settings.steps, number, len(plan.segments))
-        latent = denoise(
-            _velocity(model, streams, contexts, settings.cfg, listener),
-            make_solver(settings.solver, settings.steps, settings.shift),
-            mx.array(noise.draw(size.shape)),
-            clamp,
-            steps,
-        )
+        steps = _StepReport(listener, settings.steps, number, count)
+        try:
+            latent = denoise(
+                _velocity(model, streams, contexts, settings.cfg, listener),
+                make_solver(settings.solver, settings.steps, settings.shift),
+                mx.array(noise.draw(size.shape)),
+                clamp,
+                steps,
+            )
+        except NumericsError as error:
+            if count == 1:
+                raise
+            raise NumericsError(f"In segment {number + 1} of {count}: {error}") from error
         latents.append(np.array(latent))
     return SegmentLatents(tuple(latents), plan)
 

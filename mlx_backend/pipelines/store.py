@@ -12,8 +12,11 @@ from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
 from ..runtime.memory import return_memory
 from ..spec.events import LOGGER, Listener, Progress
-from ..weights.components import Network, load_component
+from ..spec.requests import LoraRequest
+from ..weights.components import Network, check_file, load_component
+from ..weights.lora import LoraState, apply_loras
 from ..weights.snapshot import Snapshot
+from ..weights.sources import open_tensors
 
 # What each phase of a run uses; entering it releases everything else.
 PHASES = {
@@ -31,6 +34,7 @@ class ModelStore:
         self.snapshot = snapshot
         self.precision = precision
         self._loaded: dict[str, Network] = {}
+        self._loras = LoraState()  # of the DiT that is in memory
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -42,14 +46,15 @@ class ModelStore:
         surplus = [name for name in self._loaded if name not in PHASES[phase]]
         for name in surplus:
             LOGGER.info("Releasing %s before %s.", name, phase)
-            del self._loaded[name]
+            self._drop(name)
         if surplus:
             gc.collect()
             return_memory()
 
     def release(self) -> None:
         """Release everything."""
-        self._loaded.clear()
+        for name in self.loaded:
+            self._drop(name)
         gc.collect()
         return_memory()
 
@@ -61,13 +66,28 @@ class ModelStore:
             listener.progress(Progress(phase=f"loading {component}", done=1, total=1))
         return self._loaded[component]
 
+    def get_dit(self, loras: tuple[LoraRequest, ...], listener: Listener) -> Scail2DiT:
+        """Return the DiT with these LoRAs on it, and no others; changing them does not load it again."""
+        dit = cast(Scail2DiT, self.get("dit", listener))
+        apply_loras(dit, loras, self._loras)
+        return dit
+
+    def _drop(self, component: str) -> None:
+        del self._loaded[component]
+        if component == "dit":
+            self._loras = LoraState()
+
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A component that can be had from a store: what a node's socket carries, without any weights."""
+    """A component that can be had from a store: what a node's socket carries, without any weights.
+
+    `loras` are put on a DiT when it is used; other components have none.
+    """
 
     store: ModelStore
     component: str
+    loras: tuple[LoraRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +100,19 @@ class Models:
     vae: Handle
 
     @classmethod
-    def of(cls, store: ModelStore) -> Models:
-        """Take all four from one store."""
-        return cls(*(Handle(store, name) for name in ("dit", "t5_encoder", "clip", "vae")))
+    def of(cls, store: ModelStore, loras: tuple[LoraRequest, ...] = ()) -> Models:
+        """Take all four from one store, the DiT with these LoRAs."""
+        others = (Handle(store, name) for name in ("t5_encoder", "clip", "vae"))
+        return cls(Handle(store, "dit", loras), *others)
+
+
+def check_models(models: Models) -> None:
+    """Compare the headers of the files that are not in memory yet with the networks. Raises WeightsError."""
+    for handle in (models.text_encoder, models.clip, models.vae, models.dit):
+        for lora in handle.loras:
+            open_tensors(lora.path)
+        if handle.component not in handle.store.loaded:
+            check_file(handle.store.snapshot, handle.component, handle.store.precision)
 
 
 def enter(phase: str, *handles: Handle) -> None:
@@ -92,8 +122,8 @@ def enter(phase: str, *handles: Handle) -> None:
 
 
 def get_dit(handle: Handle, listener: Listener) -> Scail2DiT:
-    """Return the handle's DiT."""
-    return cast(Scail2DiT, handle.store.get("dit", listener))
+    """Return the handle's DiT, with its LoRAs."""
+    return handle.store.get_dit(handle.loras, listener)
 
 
 def get_vae(handle: Handle, listener: Listener) -> WanVAE21:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..conditioning.text import encode_text, load_tokenizer, tokenise
 from ..runtime.memory import bounded_cache
+from ..spec.errors import WeightsError
 from ..spec.events import Listener
 from .store import Handle, enter, get_text_encoder
 
@@ -22,11 +23,18 @@ class TextFeatures:
 
 def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listener) -> TextFeatures:
     """Clean, tokenise and encode both prompts. An empty one is a single end token, as upstream has it."""
-    tokenizer = load_tokenizer(handle.store.snapshot.tokenizer)
-    ids = [tokenise(tokenizer, text, listener) for text in (prompt, negative)]
+    path = handle.store.snapshot.tokenizer
+    tokenizer = load_tokenizer(path)
+    ids = [tokenise(tokenizer, prompt, listener), tokenise(tokenizer, negative, listener, "negative prompt")]
     enter("text", handle)
     with bounded_cache():
         encoder = get_text_encoder(handle, listener)
+        words = encoder.config.vocab_size
+        if max(map(max, ids)) >= words:
+            raise WeightsError(
+                f"{path} makes token {max(map(max, ids))} of the prompt, but the text encoder beside it knows {words}: "
+                "the two are of different models, download the snapshot again."
+            )
         listener.check_cancelled()
         positive = encode_text(encoder, ids[0])
         return TextFeatures(positive, positive if ids[1] == ids[0] else encode_text(encoder, ids[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from .errors import RequestError
 from .geometry import check_size
 from .segments import check_segments
 from .variants import MODES, SCAIL2, SOLVERS
+
+MAX_STEPS = 1000  # of noise that the model was trained on
+MIN_SHIFT, MAX_SHIFT = 0.01, 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,15 +30,36 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         """Raise RequestError for values no run can have."""
-        if self.steps < 1:
-            raise RequestError(f"The number of steps is {self.steps}, but at least 1 is needed.")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise RequestError(
+                f"The number of steps is {self.steps}, but it must be 1 to {MAX_STEPS} (usual: {SCAIL2.steps})."
+            )
         if self.solver not in SOLVERS:
             raise RequestError(f"The solver '{self.solver}' is unknown: choose one of {', '.join(SOLVERS)}.")
-        if not 0 < self.shift <= 100:
-            raise RequestError(f"The shift is {self.shift}, but it must be above 0 and at most 100 (usual: 1 to 12).")
+        if not MIN_SHIFT <= self.shift <= MAX_SHIFT:
+            raise RequestError(
+                f"The shift is {self.shift}, but it must be {MIN_SHIFT} to {MAX_SHIFT} (usual: 1 to 12)."
+            )
         if not np.isfinite(self.cfg):
             raise RequestError(f"The cfg is {self.cfg}, but it must be a number (usual: 1 to 7).")
         check_segments(self.segment_length, self.segment_overlap)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraRequest:
+    """A LoRA file at a strength; negative strengths take away what it was trained to add.
+
+    `allow_unknown` accepts a file most of whose names fit nothing in the model.
+    """
+
+    path: Path
+    strength: float = 1.0
+    allow_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise RequestError for a strength that is no number."""
+        if not np.isfinite(self.strength):
+            raise RequestError(f"The strength of {self.path.name} is {self.strength}, but it must be a number.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,6 +95,11 @@ class Scene:
                 f"Start frame ({self.start_frame}) and maximum frames ({self.max_frames}) cannot be below 0: "
                 "use 0 to begin at the first frame and to take all frames."
             )
+
+    @property
+    def cut(self) -> slice:
+        """The driving frames to use."""
+        return slice(self.start_frame, self.start_frame + self.max_frames if self.max_frames else None)
 
     @property
     def is_replacement(self) -> bool:

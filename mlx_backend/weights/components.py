@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ..models.clip_vision import ClipVision
 from ..models.scail2 import Scail2DiT
@@ -10,7 +11,7 @@ from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
 from ..runtime.device import compute_dtype
 from .detect import check_component, clip_config, dit_config, umt5_config, vae_config
-from .load import component_tensors, load_into
+from .load import component_tensors, fit, load_into
 from .snapshot import Snapshot
 
 Network = Scail2DiT | WanVAE21 | UMT5Encoder | ClipVision
@@ -21,6 +22,18 @@ def load_component(snapshot: Snapshot, component: str, precision: str, check_can
 
     `check_cancelled` is called between tensors; what it raises leaves nothing behind.
     """
+    path, model = _fitting(snapshot, component, precision)
+    load_into(model, path, component, check_cancelled)
+    return model
+
+
+def check_file(snapshot: Snapshot, component: str, precision: str) -> None:
+    """Raise WeightsError or RequestError exactly where `load_component` would, from the file's header alone."""
+    _fitting(snapshot, component, precision)
+
+
+def _fitting(snapshot: Snapshot, component: str, precision: str) -> tuple[Path, Network]:
+    """Return the file of a component and the network that it fits, still without weights."""
     path = snapshot.path(component)
     tensors = component_tensors(path, component)
     check_component(path, component, tensors)
@@ -34,5 +47,5 @@ def load_component(snapshot: Snapshot, component: str, precision: str, check_can
         model = UMT5Encoder(umt5_config(path, tensors), dtype)
     else:
         model = ClipVision(clip_config(path, tensors, snapshot.settings), dtype)
-    load_into(model, path, component, dtype, check_cancelled)
-    return model
+    fit(model, path, tensors, dtype)
+    return path, model

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..models.config import PATCH, ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from ..spec.errors import WeightsError
+from ..spec.variants import MAX_TEXT_TOKENS
 from .formats import TensorInfo
 
 WAN_HEAD_DIM = 128
 CLIP_HEAD_DIM = 80
 
 Tensors = Mapping[str, TensorInfo]
+Place = tuple[str, int]  # a tensor and an axis
 
-# A tensor that gives a kind of file away, and what the kind is called; the first match counts.
+# How a tensor's name begins that gives a kind of file away, and what the kind is called; the first match counts.
 SIGNATURES = (
-    ("patch_embedding_mask.weight", "a SCAIL-2 diffusion transformer"),
-    ("patch_embedding_pose.weight", "a SCAIL-1 (preview) diffusion transformer"),
-    ("vace_patch_embedding.weight", "a Wan VACE diffusion transformer"),
-    ("img_emb.proj.0.weight", "a Wan image-to-video diffusion transformer"),
+    ("patch_embedding_mask.", "a SCAIL-2 diffusion transformer"),
+    ("patch_embedding_pose.", "a SCAIL-1 (preview) diffusion transformer"),
+    ("vace_patch_embedding.", "a Wan VACE diffusion transformer"),
+    ("img_emb.proj.", "a Wan image-to-video diffusion transformer"),
     ("head.modulation", "a Wan diffusion transformer (text-to-video or Wan 2.2)"),
-    ("decoder.upsamples.0.upsamples.0.residual.2.weight", "a Wan 2.2 VAE"),
-    ("decoder.middle.0.residual.2.weight", "a Wan 2.1 VAE"),
-    ("blocks.0.pos_embedding.embedding.weight", "a UMT5 text encoder"),
-    ("transformer.0.attn.to_qkv.weight", "a CLIP visual tower"),
+    ("model.diffusion_model.", "a ComfyUI checkpoint of a diffusion model"),
+    ("condition_embedder.", "a Wan diffusion transformer in the layout of diffusers"),
+    ("decoder.upsamples.0.upsamples.", "a Wan 2.2 VAE"),
+    ("decoder.middle.", "a Wan 2.1 VAE"),
+    ("blocks.0.pos_embedding.", "a UMT5 text encoder"),
+    ("token_embedding.", "a UMT5 text encoder"),
+    ("encoder.block.0.", "a T5 text encoder in the layout of transformers"),
+    ("transformer.0.attn.to_qkv.", "a CLIP visual tower"),
+    ("vision_model.", "a CLIP visual tower in the layout of transformers"),
 )
 COMPONENT_KINDS = {
     "dit": "a SCAIL-2 diffusion transformer",
@@ -36,10 +44,20 @@ COMPONENT_KINDS = {
 }
 
 
+# Where a DiT's sizes can be read that config.json gives too.
+DIT_PLACES: dict[str, tuple[Place, ...]] = {
+    "dim": (("head.modulation", -1), ("patch_embedding.bias", 0), ("text_embedding.2.bias", 0)),
+    "ffn_dim": (("blocks.0.ffn.0.bias", 0), ("blocks.0.ffn.0.weight", 0), ("blocks.1.ffn.0.bias", 0)),
+    "freq_dim": (("time_embedding.0.weight", 1),),
+    "in_dim": (("patch_embedding.weight", 1),),
+    "mask_dim": (("patch_embedding_mask.weight", 1),),
+}
+
+
 def identify(tensors: Tensors) -> str:
     """Name what the tensors are."""
-    for name, kind in SIGNATURES:
-        if name in tensors:
+    for prefix, kind in SIGNATURES:
+        if any(name.startswith(prefix) for name in tensors):
             return kind
     return "a file of tensors that this program does not know"
 
@@ -57,50 +75,53 @@ def check_component(path: Path, component: str, tensors: Tensors) -> None:
 
 def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> DiTConfig:
     """Read the sizes of a SCAIL-2 DiT; `settings` is config.json, whose numbers must agree with the shapes."""
-    shape = _shapes(path, tensors)
-    dim = shape("head.modulation")[-1]
-    found = {
-        "dim": dim,
-        "ffn_dim": shape("blocks.0.ffn.0.bias")[0],
-        "freq_dim": shape("time_embedding.0.weight")[1],
-        "num_layers": _count(tensors, r"blocks\.(\d+)\."),
-        "in_dim": shape("patch_embedding.weight")[1],
-        "mask_dim": shape("patch_embedding_mask.weight")[1],
-        "out_dim": shape("head.head.bias")[0] // PATCH**2,
-    }
+    size = _sizes(path, tensors)
+    found = {name: size(*places) for name, places in DIT_PLACES.items()}
+    found["num_layers"] = _count(tensors, r"blocks\.(\d+)\.")
+    found["out_dim"] = size(("head.head.bias", 0), ("head.head.weight", 0)) // PATCH**2
     for name, value in found.items():
         if settings.get(name, value) != value:
+            tensor = DIT_PLACES.get(name, ((name, 0),))[0][0]
+            shape = f"'s tensor '{tensor}' has shape {list(tensors[tensor].shape)}" if tensor in tensors else ""
             raise WeightsError(
-                f"config.json beside {path} says {name} = {settings[name]}, but the tensors have {value}: "
-                "the two are of different models, download the snapshot again."
+                f"config.json beside {path} says {name} = {settings[name]!r}, but the file{shape or f' has {value}'}: "
+                "the two are of different models or damaged, download the snapshot again."
             )
+    text_len = _setting(path, settings, "text_len", MAX_TEXT_TOKENS)
+    if text_len < MAX_TEXT_TOKENS:
+        raise WeightsError(
+            f"config.json beside {path} says text_len = {text_len}, but SCAIL-2 reads prompts of {MAX_TEXT_TOKENS} "
+            "tokens: download it again."
+        )
     return DiTConfig(
         **found,
-        num_heads=settings.get("num_heads", dim // WAN_HEAD_DIM),
-        pose_dim=shape("patch_embedding_pose.weight")[1],
-        text_dim=shape("text_embedding.0.weight")[1],
-        clip_dim=shape("img_emb.proj.0.weight")[0],
-        text_len=settings.get("text_len", 512),
-        eps=settings.get("eps", 1e-6),
+        num_heads=_heads(path, settings, "num_heads", found["dim"], WAN_HEAD_DIM),
+        pose_dim=found["in_dim"],  # both stems take the same latents
+        text_dim=size(("text_embedding.0.weight", 1)),
+        clip_dim=size(("img_emb.proj.0.weight", 0), ("img_emb.proj.0.bias", 0), ("img_emb.proj.1.bias", 0)),
+        text_len=text_len,
+        eps=_setting(path, settings, "eps", 1e-6),
     )
 
 
 def vae_config(path: Path, tensors: Tensors) -> VAEConfig:
     """Read the sizes of a Wan 2.1 VAE from its encoder, stage by stage."""
-    shape = _shapes(path, tensors)
-    dim = shape("encoder.conv1.bias")[0]
+    size = _sizes(path, tensors)
+    dim = size(("encoder.conv1.bias", 0), ("encoder.conv1.weight", 0), ("decoder.head.0.gamma", 0))
     mults, temporal, blocks = [], [], 0
     for i in range(_count(tensors, r"encoder\.downsamples\.(\d+)\.")):
-        if f"encoder.downsamples.{i}.resample.1.bias" in tensors:
-            temporal.append(f"encoder.downsamples.{i}.time_conv.bias" in tensors)
+        part = f"encoder.downsamples.{i}"
+        if any(name.startswith(f"{part}.resample.") for name in tensors):
+            temporal.append(any(name.startswith(f"{part}.time_conv.") for name in tensors))
             blocks = 0
             continue
         blocks += 1
         if blocks == 1:
-            mults.append(shape(f"encoder.downsamples.{i}.residual.2.bias")[0] // dim)
+            places = ((f"{part}.residual.{name}", 0) for name in ("2.bias", "2.weight", "6.bias"))
+            mults.append(size(*places) // dim)
     return VAEConfig(
         dim=dim,
-        z_dim=shape("conv2.bias")[0],
+        z_dim=size(("conv2.bias", 0), ("conv2.weight", 0), ("conv2.weight", -1)),
         dim_mult=tuple(mults),
         num_res_blocks=blocks,
         temporal_downsample=tuple(temporal),
@@ -109,47 +130,76 @@ def vae_config(path: Path, tensors: Tensors) -> VAEConfig:
 
 def umt5_config(path: Path, tensors: Tensors) -> UMT5Config:
     """Read the sizes of a UMT5 encoder."""
-    shape = _shapes(path, tensors)
-    vocab_size, dim = shape("token_embedding.weight")
-    num_buckets, num_heads = shape("blocks.0.pos_embedding.embedding.weight")
+    size = _sizes(path, tensors)
+    positions = [f"blocks.{i}.pos_embedding.embedding.weight" for i in range(3)]
     return UMT5Config(
-        vocab_size=vocab_size,
-        dim=dim,
-        dim_attn=shape("blocks.0.attn.q.weight")[0],
-        dim_ffn=shape("blocks.0.ffn.fc1.weight")[0],
-        num_heads=num_heads,
+        vocab_size=size(("token_embedding.weight", 0)),
+        dim=size(("token_embedding.weight", 1), ("norm.weight", 0), ("blocks.0.norm1.weight", 0)),
+        dim_attn=size(*((f"blocks.0.attn.{name}.weight", 0) for name in "qkv")),
+        dim_ffn=size(("blocks.0.ffn.fc1.weight", 0), ("blocks.0.ffn.gate.0.weight", 0), ("blocks.0.ffn.fc2.weight", 1)),
+        num_heads=size(*((name, 1) for name in positions)),
         num_layers=_count(tensors, r"blocks\.(\d+)\."),
-        num_buckets=num_buckets,
+        num_buckets=size(*((name, 0) for name in positions)),
     )
 
 
 def clip_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> ClipConfig:
     """Read the sizes of a CLIP visual tower; `settings` may name "clip_num_heads"."""
-    shape = _shapes(path, tensors)
-    dim, _, patch, _ = shape("patch_embedding.weight")
-    side = round((shape("pos_embedding")[1] - 1) ** 0.5)
+    size = _sizes(path, tensors)
+    dim = size(("pos_embedding", -1), ("cls_embedding", -1), ("pre_norm.bias", 0))
+    patch = size(("patch_embedding.weight", 2), ("patch_embedding.weight", 3))
+    side = round((size(("pos_embedding", 1)) - 1) ** 0.5)
     return ClipConfig(
         dim=dim,
-        num_heads=settings.get("clip_num_heads", dim // CLIP_HEAD_DIM),
+        num_heads=_heads(path, settings, "clip_num_heads", dim, CLIP_HEAD_DIM),
         num_layers=_count(tensors, r"transformer\.(\d+)\."),
-        mlp_dim=shape("transformer.0.mlp.0.bias")[0],
-        out_dim=shape("head")[1],
+        mlp_dim=size(
+            ("transformer.0.mlp.0.bias", 0), ("transformer.0.mlp.0.weight", 0), ("transformer.0.mlp.2.weight", 1)
+        ),
+        out_dim=size(("head", 1)),
         patch_size=patch,
         image_size=side * patch,
     )
 
 
-def _shapes(path: Path, tensors: Tensors) -> Any:
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors:
+def _sizes(path: Path, tensors: Tensors) -> Callable[..., int]:
+    def size(*places: Place) -> int:
+        """Return the size that most of the places have: one damaged tensor then stands out against the others."""
+        shapes = [(tensors[name].shape, axis) for name, axis in places if name in tensors]
+        found = Counter(shape[axis] for shape, axis in shapes if -len(shape) <= axis < len(shape) and shape[axis])
+        if not found:
+            name, axis = places[0]
+            what = f"has shape {list(tensors[name].shape)}" if name in tensors else "is missing"
             raise WeightsError(
-                f"{path} has no tensor '{name}', without which {identify(tensors)} cannot be: download the file again."
+                f"{path}: tensor '{name}' {what}, but its axis {axis} tells a size of {identify(tensors)}: "
+                "download the file again."
             )
-        return tensors[name].shape
+        return found.most_common(1)[0][0]
 
-    return shape
+    return size
+
+
+def _setting(path: Path, settings: Mapping[str, Any], name: str, default: Any) -> Any:
+    value = settings.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, type(default))) or value <= 0:
+        raise WeightsError(
+            f"config.json beside {path} says {name} = {value!r}, but a number above 0 is expected (usual: {default}): "
+            "download it again."
+        )
+    return value
+
+
+def _heads(path: Path, settings: Mapping[str, Any], name: str, dim: int, head_dim: int) -> int:
+    heads = _setting(path, settings, name, max(1, dim // head_dim))
+    if dim % heads:
+        raise WeightsError(
+            f"config.json beside {path} says {name} = {heads}, which does not divide the {dim} channels of the file "
+            f"(usual: {dim // head_dim}): download it again."
+        )
+    return heads
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
-    numbers = (re.match(pattern, name) for name in tensors)
-    return 1 + max((int(found.group(1)) for found in numbers if found), default=-1)
+    """Return how many numbered parts there are: those before the last with two tensors, as one may be a stray."""
+    numbers = Counter(int(found.group(1)) for found in (re.match(pattern, name) for name in tensors) if found)
+    return 1 + max((number for number, times in numbers.items() if times > 1), default=-1)

@@ -35,6 +35,10 @@ def _download(repository: str, name: str, folder: Path, listener: Listener) -> N
         from tqdm.auto import tqdm
     except ImportError as error:
         raise DependencyError("Downloading models needs huggingface_hub: pip install huggingface_hub.") from error
+    try:
+        from httpx import HTTPError
+    except ImportError:  # huggingface_hub before 1.0 uses requests, whose errors are OSErrors
+        HTTPError = OSError  # noqa: N806 - a class
 
     class Bar(tqdm):
         """Passes progress on, and stops the download when the listener says so."""
@@ -47,8 +51,8 @@ def _download(repository: str, name: str, folder: Path, listener: Listener) -> N
 
     try:
         hf_hub_download(repository, name, local_dir=folder, tqdm_class=Bar)
-    except OSError as error:  # the library's network, permission and disk errors are all OSErrors
+    except (OSError, HTTPError, RuntimeError) as error:  # of disk and permissions, of the network, of hf_xet
         raise WeightsError(
-            f"Downloading {name} of {repository} to {folder} failed ({error}): check the connection and the free "
-            "space, then queue again; what has arrived is kept."
+            f"Downloading {name} of {repository} to {folder} failed ({' '.join(str(error).split())}): "
+            "check the connection and the free space, then queue again; what has arrived is kept."
         ) from error

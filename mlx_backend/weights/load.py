@@ -15,6 +15,9 @@ from .formats import TensorInfo, read_header
 from .layouts import official_name
 
 FLOATS = ("F32", "F16", "BF16")
+PACKED = ("U32",)
+PACKED_BITS = (2, 3, 4, 5, 6, 8)  # what mx.quantize offers
+PACKED_GROUPS = (32, 64, 128)
 SHOWN = 3  # names in an error; the rest is counted
 
 
@@ -23,22 +26,18 @@ def component_tensors(path: Path, component: str) -> dict[str, TensorInfo]:
     return {official_name(component, name): info for name, info in read_header(path).items()}
 
 
-def load_into(
-    model: nn.Module,
-    path: Path,
-    component: str,
-    compute_dtype: mx.Dtype | None,
-    check_cancelled: Callable[[], None],
-) -> None:
-    """Fill `model`, built for this file's sizes, with the tensors of `path`, and evaluate them in this thread.
+def fit(model: nn.Module, path: Path, tensors: dict[str, TensorInfo], compute_dtype: mx.Dtype | None) -> None:
+    """Make `model`, built for the sizes of these tensors of `path`, ready to take them.
 
     Linears whose file has `.scales` become PackedLinear, with the bits and group size that the shapes tell.
-    Raises WeightsError when a tensor is missing, surplus or misshapen; then nothing has been read.
+    Raises WeightsError when a tensor is missing, surplus, misshapen or of a dtype that cannot be loaded.
     """
-    tensors = component_tensors(path, component)
     _pack_linears(model, path, tensors, compute_dtype)
-    wanted = {name: tuple(array.shape) for name, array in tree_flatten(model.parameters())}
-    _check_shapes(path, tensors, wanted)
+    _check_tensors(path, tensors, dict(tree_flatten(model.parameters())))
+
+
+def load_into(model: nn.Module, path: Path, component: str, check_cancelled: Callable[[], None]) -> None:
+    """Fill `model`, made ready by `fit`, with the tensors of `path`, and evaluate them in this thread."""
     arrays = {official_name(component, name): array for name, array in mx.load(str(path)).items()}
     model.load_weights(list(arrays.items()), strict=True)
     while arrays:  # one by one: evaluating all at once would hold source and copy
@@ -49,15 +48,17 @@ def load_into(
 def _pack_linears(model: nn.Module, path: Path, tensors: dict[str, TensorInfo], compute_dtype: mx.Dtype | None) -> None:
     packed = []
     for name, module in model.named_modules():
-        if isinstance(module, Linear) and f"{name}.scales" in tensors:
+        if isinstance(module, Linear) and f"{name}.scales" in tensors and f"{name}.weight" in tensors:
             out_dim, in_dim = module.weight.shape
-            words = tensors[f"{name}.weight"].shape[-1]
-            groups = tensors[f"{name}.scales"].shape[-1]
+            words = (0, *tensors[f"{name}.weight"].shape)[-1]
+            groups = (0, *tensors[f"{name}.scales"].shape)[-1]
             bits, group_size = 32 * words // in_dim, in_dim // max(groups, 1)
-            if 32 * words != bits * in_dim or groups * group_size != in_dim:
+            whole = 32 * words == bits * in_dim and groups * group_size == in_dim
+            if not whole or bits not in PACKED_BITS or group_size not in PACKED_GROUPS:
                 raise WeightsError(
-                    f"{path}: '{name}.weight' has {words} packed words and {groups} scales per row, which fit no "
-                    f"bits and group size for {in_dim} inputs: the file is damaged, download it again."
+                    f"{path}: '{name}.weight' has {words} packed words, '{name}.scales' {groups} scales per row, but "
+                    f"expected are {in_dim} inputs in {_any_of(PACKED_BITS)} bits, in groups of "
+                    f"{_any_of(PACKED_GROUPS)}: the file is damaged or packed in another way, download it again."
                 )
             linear = PackedLinear(
                 in_dim,
@@ -72,7 +73,7 @@ def _pack_linears(model: nn.Module, path: Path, tensors: dict[str, TensorInfo], 
         model.update_modules(tree_unflatten(packed))
 
 
-def _check_shapes(path: Path, tensors: dict[str, TensorInfo], wanted: dict[str, tuple[int, ...]]) -> None:
+def _check_tensors(path: Path, tensors: dict[str, TensorInfo], wanted: dict[str, mx.array]) -> None:
     missing = sorted(wanted.keys() - tensors.keys())
     surplus = sorted(tensors.keys() - wanted.keys())
     if missing or surplus:
@@ -82,18 +83,24 @@ def _check_shapes(path: Path, tensors: dict[str, TensorInfo], wanted: dict[str, 
             f"{path} {' and '.join(found)}; expected are exactly {len(wanted)} tensors, found {len(tensors)}: "
             "download the snapshot again, or choose the file of the right model."
         )
-    for name, shape in wanted.items():
+    for name, array in wanted.items():
         info = tensors[name]
-        if info.shape != shape:
+        if info.shape != array.shape:
             raise WeightsError(
-                f"{path}: tensor '{name}' has shape {list(info.shape)}, expected {list(shape)}: "
+                f"{path}: tensor '{name}' has shape {list(info.shape)}, expected {list(array.shape)}: "
                 "the file does not fit the rest of the model, download the snapshot again."
             )
-        if info.dtype not in FLOATS and not (info.dtype == "U32" and name.removesuffix("weight") + "scales" in wanted):
+        dtypes = PACKED if array.dtype == mx.uint32 else FLOATS
+        if info.dtype not in dtypes:
             raise WeightsError(
-                f"{path}: tensor '{name}' is stored as {info.dtype}, but only {', '.join(FLOATS)} and packed U32 "
-                "can be loaded: use a bf16, fp16 or MLX-packed snapshot."
+                f"{path}: tensor '{name}' is stored as {info.dtype}, expected {_any_of(dtypes)}: "
+                "use a bf16, fp16, fp32 or MLX-packed snapshot."
             )
+
+
+def _any_of(choices: tuple[object, ...]) -> str:
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _some(names: list[str]) -> str:

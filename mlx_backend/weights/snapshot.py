@@ -42,7 +42,7 @@ class Snapshot:
             )
         try:
             settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WeightsError(f"{folder / CONFIG} is not valid JSON ({error}): download it again.") from error
         if not isinstance(settings, dict):
             raise WeightsError(f"{folder / CONFIG} holds no settings (a JSON object is needed): download it again.")
@@ -62,7 +62,13 @@ def find_snapshots(roots: Iterable[str | Path]) -> list[Path]:
     """Return the folders below the roots that look like snapshots (config.json beside dit.safetensors), sorted."""
     found = set()
     for root in roots:
-        for folder, _, files in os.walk(root, followlinks=True):
+        for folder, inner, files in os.walk(root, followlinks=True):
+            inner[:] = [name for name in inner if not _leads_back(Path(folder, name))]
             if CONFIG in files and "dit.safetensors" in files:
                 found.add(Path(folder))
     return sorted(found)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in: following it would never end."""
+    return os.path.realpath(folder) in map(os.path.realpath, folder.parents)
