@@ -464,7 +464,8 @@ def test_the_golden_scenes_are_told_only_what_they_lack(index):
 
 @pytest.mark.parametrize(("tokens", "warns"), [(511, False), (512, False), (513, True), (900, True)])
 def test_a_prompt_beyond_512_tokens_is_told_with_its_count(tokens, warns, models, listener):
-    from mlx_backend.conditioning.text import load_tokenizer, tokenise
+    from mlx_backend.conditioning.text import tokenise
+    from mlx_backend.weights.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(models.text_encoder.store.snapshot.tokenizer)
     prompt = "w" * (tokens - 2)  # beside the token that begins a word and the one that ends the prompt

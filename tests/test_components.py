@@ -7,12 +7,13 @@ from support import Golden, Recorder, golden_cases, golden_file
 
 from mlx_backend.conditioning.clip import encode_clip
 from mlx_backend.conditioning.masks import packed
-from mlx_backend.conditioning.text import encode_text, load_tokenizer, tokenise
+from mlx_backend.conditioning.text import encode_text, tokenise
 from mlx_backend.media.resize import halved
 from mlx_backend.models.scail2 import Reference, Streams
 from mlx_backend.pipelines.store import get_clip, get_dit, get_text_encoder, get_vae
 from mlx_backend.sampling.noise import TorchNoise
 from mlx_backend.sampling.solvers import make_solver
+from mlx_backend.weights.tokenizer import load_tokenizer
 
 DIT_BAR = 1e-4
 VAE_BAR = 2e-4

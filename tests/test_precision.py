@@ -6,8 +6,9 @@ from support import Golden, golden_file
 
 from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
+from mlx_backend.weights.component_file import open_component
 from mlx_backend.weights.detect import dit_config, umt5_config
-from mlx_backend.weights.load import component_tensors, fit, load_into
+from mlx_backend.weights.load import fit, load_into
 
 
 def relative(found, expected) -> float:
@@ -17,10 +18,10 @@ def relative(found, expected) -> float:
 
 def test_bf16_products_stay_near_float32_and_the_stream_stays_float32(snapshot):
     path = snapshot.path("dit")
-    tensors = component_tensors(path, "dit")
-    model = Scail2DiT(dit_config(path, tensors, snapshot.settings), None)
-    fit(model, path, tensors, None)
-    load_into(model, path, "dit", lambda: None)
+    source = open_component(path, "dit")
+    model = Scail2DiT(dit_config(path, source.tensors, snapshot.settings), None)
+    fit(model, source, None)
+    load_into(model, source, None, lambda: None)
     golden = Golden(golden_file("dit"), 2)
     mask = mx.array(golden("ref_mask"))
     streams = Streams(
@@ -52,9 +53,9 @@ def test_bf16_products_stay_near_float32_and_the_stream_stays_float32(snapshot):
 
 def test_the_text_encoder_in_bf16_stays_near_float32(snapshot):
     path = snapshot.path("t5_encoder")
-    tensors = component_tensors(path, "t5_encoder")
-    model = UMT5Encoder(umt5_config(path, tensors), None)
-    fit(model, path, tensors, None)
-    load_into(model, path, "t5_encoder", lambda: None)
+    source = open_component(path, "t5_encoder")
+    model = UMT5Encoder(umt5_config(path, source.tensors), None)
+    fit(model, source, None)
+    load_into(model, source, None, lambda: None)
     golden = Golden(golden_file("text"), 0)
     assert 1e-5 < relative(model(mx.array(golden("ids"))), golden("embedding")) < 0.03

@@ -24,7 +24,12 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         "0..1), by extension. The output likewise: .mp4, .png (one frame), .npy (float32), or a folder.",
     )
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="a SCAIL-2 snapshot folder")
+    add("--model", type=Path, metavar="DIR", help="a SCAIL-2 snapshot, or any folder that holds the model's files")
+    add("--dit", type=Path, metavar="PATH", help="the diffusion transformer: a file or folder, instead of --model's")
+    add("--vae", type=Path, metavar="PATH", help="the VAE")
+    add("--text-encoder", type=Path, metavar="PATH", help="the UMT5 text encoder")
+    add("--clip", type=Path, metavar="PATH", help="the CLIP visual tower")
+    add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json or spiece.model of UMT5")
     add("--reference", type=Path, required=True, metavar="R", help="the character (several frames: extra views)")
     add("--driving", type=Path, required=True, metavar="D", help="the motion")
     add("--reference-mask", type=Path, metavar="RM", help="the character in pure blue on white (replacement: black)")
@@ -65,7 +70,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Check everything, generate, write. Raises BackendError."""
     check_output(chosen.output)
     _check_inputs_stay(chosen)
-    snapshot = Snapshot.open(chosen.model)
+    snapshot = find_model(chosen)
     loras = tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in chosen.lora)
     settings = SamplingSettings(
         steps=chosen.steps,
@@ -106,6 +111,21 @@ def run(chosen: argparse.Namespace) -> None:
         TerminalListener(),
     )
     write_clip(chosen.output, frames, fps)
+
+
+def find_model(chosen: argparse.Namespace) -> Snapshot:
+    """Return the parts of the model that the options name. Raises WeightsError and RequestError."""
+    named = {
+        "dit": chosen.dit,
+        "vae": chosen.vae,
+        "t5_encoder": chosen.text_encoder,
+        "clip": chosen.clip,
+        "tokenizer": chosen.tokenizer,
+    }
+    parts = {name: path for name, path in named.items() if path is not None}
+    if chosen.model is None and not parts:
+        raise RequestError("No model was given: name its folder with --model DIR.")
+    return Snapshot.assemble(chosen.model, parts) if parts else Snapshot.open(chosen.model)
 
 
 def parse_lora(text: str, *, allow_unknown: bool) -> LoraRequest:

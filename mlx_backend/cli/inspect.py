@@ -7,10 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from ..weights.detect import identify
-from ..weights.formats import TensorInfo, read_header
-from ..weights.layouts import official_name
-from ..weights.snapshot import COMPONENTS, Snapshot
+from ..weights.snapshot import COMPONENTS, Snapshot, identify_file
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
@@ -23,22 +20,22 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
 def run(chosen: argparse.Namespace) -> None:
     """Print one line per file. Raises WeightsError for damaged files."""
     if not chosen.path.is_dir():
-        sys.stdout.write(f"{chosen.path}: {describe(read_header(chosen.path))}\n")
+        sys.stdout.write(f"{chosen.path}: {describe(chosen.path)}\n")
         return
     snapshot = Snapshot.open(chosen.path)
-    sys.stdout.write(f"{chosen.path}: a turnkey SCAIL-2 snapshot\n")
+    turnkey = "turnkey " if snapshot.path("dit").parent == chosen.path and snapshot.settings else ""
+    sys.stdout.write(f"{chosen.path}: a {turnkey}SCAIL-2 snapshot\n")
     for component in COMPONENTS:
         path = snapshot.path(component)
-        tensors = {official_name(component, name): info for name, info in read_header(path).items()}
-        sys.stdout.write(f"  {path.name}: {describe(tensors)}\n")
-    sys.stdout.write(f"  {snapshot.tokenizer.name}: the tokenizer\n")
+        sys.stdout.write(f"  {path.relative_to(chosen.path)}: {describe(path)}\n")
+    sys.stdout.write(f"  {snapshot.tokenizer.relative_to(chosen.path)}: the tokenizer\n")
 
 
-def describe(tensors: dict[str, TensorInfo]) -> str:
-    """Return kind, counts and sizes of a set of tensors in one line."""
-    dtypes = Counter(info.dtype for info in tensors.values())
+def describe(path: Path) -> str:
+    """Return kind, layout, counts and sizes of a file in one line. Raises WeightsError."""
+    file, found = identify_file(path)
+    dtypes = Counter(info.dtype for info in file.tensors.values())
     stored = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
-    packed = sum(name.endswith(".scales") for name in tensors)
-    size = sum(info.nbytes for info in tensors.values()) / 1e9
+    packed = sum(name.endswith(".scales") for name in file.tensors)
     note = f", {packed} layers packed" if packed else ""
-    return f"{identify(tensors)}, {len(tensors)} tensors ({stored}){note}, {size:.3f} GB"
+    return f"{found.description}, {len(file.tensors)} tensors ({stored}){note}, {path.stat().st_size / 1e9:.3f} GB"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from pathlib import Path
 
 import ftfy
 import mlx.core as mx
@@ -12,31 +11,16 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..models.umt5 import UMT5Encoder
-from ..spec.errors import WeightsError
 from ..spec.events import Listener
 from ..spec.variants import MAX_TEXT_TOKENS
 
-END = 1  # </s> of every UMT5 tokenizer
+END = 1  # </s>
 
 
 def clean(prompt: str) -> str:
     """Mend broken Unicode, resolve HTML entities (twice) and collapse white space."""
     prompt = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", prompt).strip()
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read tokenizer.json. Raises WeightsError."""
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise WeightsError(f"{path} is not a tokenizer file ({error}): download it again.") from error
-    if tokenizer.token_to_id("</s>") != END:
-        raise WeightsError(
-            f"{path} is the tokenizer of another model: its token {END} is '{tokenizer.id_to_token(END)}', but that of "
-            "UMT5 is '</s>'; download the snapshot's own tokenizer.json."
-        )
-    return tokenizer
 
 
 def tokenise(tokenizer: Tokenizer, prompt: str, listener: Listener, name: str = "prompt") -> list[int]:

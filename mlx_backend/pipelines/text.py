@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..conditioning.text import encode_text, load_tokenizer, tokenise
+from ..conditioning.text import encode_text, tokenise
 from ..runtime.memory import bounded_cache
 from ..spec.errors import WeightsError
 from ..spec.events import Listener
+from ..weights.tokenizer import load_tokenizer
 from .store import Handle, enter, get_text_encoder
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from ..models.clip_vision import ClipVision
 from ..models.scail2 import Scail2DiT
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
 from ..runtime.device import compute_dtype
-from .detect import check_component, clip_config, dit_config, umt5_config, vae_config
-from .load import component_tensors, fit, load_into
+from ..spec.events import LOGGER
+from .component_file import ComponentFile, open_component
+from .detect import clip_config, dit_config, umt5_config, vae_config
+from .load import fit, load_into
 from .snapshot import Snapshot
 
 Network = Scail2DiT | WanVAE21 | UMT5Encoder | ClipVision
@@ -22,8 +23,9 @@ def load_component(snapshot: Snapshot, component: str, precision: str, check_can
 
     `check_cancelled` is called between tensors; what it raises leaves nothing behind.
     """
-    path, model = _fitting(snapshot, component, precision)
-    load_into(model, path, component, check_cancelled)
+    source, model = _fitting(snapshot, component, precision)
+    LOGGER.info("%s: %s", source.path, source.description)
+    load_into(model, source, compute_dtype(precision), check_cancelled)
     return model
 
 
@@ -32,20 +34,19 @@ def check_file(snapshot: Snapshot, component: str, precision: str) -> None:
     _fitting(snapshot, component, precision)
 
 
-def _fitting(snapshot: Snapshot, component: str, precision: str) -> tuple[Path, Network]:
+def _fitting(snapshot: Snapshot, component: str, precision: str) -> tuple[ComponentFile, Network]:
     """Return the file of a component and the network that it fits, still without weights."""
     path = snapshot.path(component)
-    tensors = component_tensors(path, component)
-    check_component(path, component, tensors)
+    source = open_component(path, component)
     dtype = compute_dtype(precision)
     model: Network
     if component == "dit":
-        model = Scail2DiT(dit_config(path, tensors, snapshot.settings), dtype)
+        model = Scail2DiT(dit_config(path, source.tensors, snapshot.settings), dtype)
     elif component == "vae":
-        model = WanVAE21(vae_config(path, tensors))
+        model = WanVAE21(vae_config(path, source.tensors))
     elif component == "t5_encoder":
-        model = UMT5Encoder(umt5_config(path, tensors), dtype)
+        model = UMT5Encoder(umt5_config(path, source.tensors), dtype)
     else:
-        model = ClipVision(clip_config(path, tensors, snapshot.settings), dtype)
-    fit(model, path, tensors, dtype)
-    return path, model
+        model = ClipVision(clip_config(path, source.tensors, snapshot.settings), dtype)
+    fit(model, source, dtype)
+    return source, model

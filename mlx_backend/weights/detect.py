@@ -36,6 +36,7 @@ SIGNATURES = (
     ("transformer.0.attn.to_qkv.", "a CLIP visual tower"),
     ("vision_model.", "a CLIP visual tower in the layout of transformers"),
 )
+UNKNOWN = "a file of tensors that this program does not know"
 COMPONENT_KINDS = {
     "dit": "a SCAIL-2 diffusion transformer",
     "vae": "a Wan 2.1 VAE",
@@ -59,18 +60,19 @@ def identify(tensors: Tensors) -> str:
     for prefix, kind in SIGNATURES:
         if any(name.startswith(prefix) for name in tensors):
             return kind
-    return "a file of tensors that this program does not know"
+    return UNKNOWN
 
 
-def check_component(path: Path, component: str, tensors: Tensors) -> None:
-    """Raise WeightsError unless the tensors are those of `component` ("dit", "vae", "t5_encoder", "clip")."""
+def check_component(path: Path, component: str, tensors: Tensors, description: str) -> None:
+    """Raise WeightsError unless the tensors are those of `component` ("dit", "vae", "t5_encoder", "clip").
+
+    `description` says more closely what they are, where that is known.
+    """
     found, wanted = identify(tensors), COMPONENT_KINDS[component]
     if found != wanted:
         example = next(iter(sorted(tensors)), "none")
-        raise WeightsError(
-            f"{path} is {found} ({len(tensors)} tensors, the first is '{example}'), but {wanted} is needed here: "
-            "choose the matching file or snapshot."
-        )
+        what = description if found == UNKNOWN else f"{found} ({len(tensors)} tensors, the first is '{example}')"
+        raise WeightsError(f"{path} is {what}, but {wanted} is needed here: choose the matching file or snapshot.")
 
 
 def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> DiTConfig:

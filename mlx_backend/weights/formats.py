@@ -39,8 +39,6 @@ NUMPY_DTYPES = {
 FOREIGN = (
     (b"<", "a web page", "download the file itself, and log in or accept its licence if the page asks for it"),
     (b"version https://git-lfs", "a Git LFS pointer", "run git lfs pull, or download the file itself"),
-    (b"PK\x03\x04", "a PyTorch checkpoint", "convert it to safetensors, or use a published snapshot"),
-    (b"GGUF", "a GGUF file", "use a bf16, fp16, fp32 or MLX-packed snapshot"),
 )
 
 

@@ -11,9 +11,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ..models.linear import Linear, PackedLinear
 from ..spec.errors import WeightsError
-from .formats import TensorInfo, read_header
-from .layouts import official_name
+from .component_file import ComponentFile
+from .formats import TensorInfo
 
+NARROWED = ("dit", "t5_encoder")
 FLOATS = ("F32", "F16", "BF16")
 PACKED = ("U32",)
 PACKED_BITS = (2, 3, 4, 5, 6, 8)  # what mx.quantize offers
@@ -21,28 +22,34 @@ PACKED_GROUPS = (32, 64, 128)
 SHOWN = 3  # names in an error; the rest is counted
 
 
-def component_tensors(path: Path, component: str) -> dict[str, TensorInfo]:
-    """Return the header of a snapshot's file under the official names. Raises WeightsError."""
-    return {official_name(component, name): info for name, info in read_header(path).items()}
-
-
-def fit(model: nn.Module, path: Path, tensors: dict[str, TensorInfo], compute_dtype: mx.Dtype | None) -> None:
-    """Make `model`, built for the sizes of these tensors of `path`, ready to take them.
+def fit(model: nn.Module, source: ComponentFile, compute_dtype: mx.Dtype | None) -> None:
+    """Make `model`, built for the sizes of these tensors, ready to take them.
 
     Linears whose file has `.scales` become PackedLinear, with the bits and group size that the shapes tell.
     Raises WeightsError when a tensor is missing, surplus, misshapen or of a dtype that cannot be loaded.
     """
-    _pack_linears(model, path, tensors, compute_dtype)
-    _check_tensors(path, tensors, dict(tree_flatten(model.parameters())))
+    _pack_linears(model, source.path, source.tensors, compute_dtype)
+    _check_tensors(source.path, source.tensors, dict(tree_flatten(model.parameters())))
 
 
-def load_into(model: nn.Module, path: Path, component: str, check_cancelled: Callable[[], None]) -> None:
-    """Fill `model`, made ready by `fit`, with the tensors of `path`, and evaluate them in this thread."""
-    arrays = {official_name(component, name): array for name, array in mx.load(str(path)).items()}
-    model.load_weights(list(arrays.items()), strict=True)
-    while arrays:  # one by one: evaluating all at once would hold source and copy
+def load_into(
+    model: nn.Module, source: ComponentFile, compute_dtype: mx.Dtype | None, check_cancelled: Callable[[], None]
+) -> None:
+    """Fill `model`, made ready by `fit`, tensor by tensor, each evaluated in this thread.
+
+    For products in the dtype of the weights (None) those of the DiT and the text encoder come as bf16 where the file
+    has float32: restored from a quantised form, or as they were trained.
+    """
+    narrow = compute_dtype is None and source.component in NARROWED
+    arrays = []
+    for name in source.tensors:
         check_cancelled()
-        mx.eval(arrays.popitem()[1])
+        array = source.array(name)
+        if narrow and array.dtype == mx.float32:
+            array = array.astype(mx.bfloat16)
+        mx.eval(array)
+        arrays.append((name, array))
+    model.load_weights(arrays, strict=True)
 
 
 def _pack_linears(model: nn.Module, path: Path, tensors: dict[str, TensorInfo], compute_dtype: mx.Dtype | None) -> None:

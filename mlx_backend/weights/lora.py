@@ -12,8 +12,9 @@ from ..models.linear import Linear, PackedLinear
 from ..models.side_branch import Dora, SideBranch, dora_gain, side_branch
 from ..spec.events import LOGGER
 from ..spec.requests import LoraRequest
+from .arrays import to_mlx
 from .lora_keys import Branch, LoraFile, alpha_names, parse
-from .sources import TensorFile, open_tensors, text_metadata, to_mlx
+from .sources import TensorFile, open_tensors, text_metadata
 
 
 @dataclass(frozen=True, slots=True, eq=False)

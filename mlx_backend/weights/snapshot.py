@@ -1,61 +1,102 @@
-"""The turnkey snapshot: a flat folder of config.json, four safetensors files and the tokenizer."""
+"""Where the parts of a model lie: in a turnkey folder, in any folder that holds them, or each in a file of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..spec.errors import WeightsError
+from .key_maps import Found, identify
+from .quantised import bookkeeping
+from .sources import TensorFile, open_tensors, shard_names
 
 COMPONENTS = ("dit", "vae", "t5_encoder", "clip")
+CALLED = {"dit": "diffusion transformer", "vae": "VAE", "t5_encoder": "text encoder", "clip": "CLIP visual tower"}
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+TOKENIZERS = (TOKENIZER, "spiece.model")
+TENSOR_SUFFIXES = (".safetensors", ".pt", ".pth", ".gguf")
+EMBEDDED_TOKENIZER = "spiece_model"  # a tensor in ComfyUI's text encoder files
+INDEX_SUFFIX = ".safetensors.index.json"
+MAX_FILES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A folder that has been seen to hold every file, and its settings (config.json)."""
+    """The file of each component, what the tokenizer is read from, and settings (config.json; empty without one).
 
-    folder: Path
-    settings: dict[str, Any]
+    The turnkey layout is a flat folder of config.json, four safetensors files and tokenizer.json.
+    """
+
+    files: Mapping[str, Path]
+    tokenizer: Path
+    settings: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: Path) -> Snapshot:
-        """Check the folder. Raises WeightsError that names what is missing; reads no tensor."""
+        """Find all parts in a folder. Raises WeightsError that names what is missing; reads no data of a tensor."""
         if not folder.is_dir():
             raise WeightsError(f"{folder} is not a folder: choose the folder of a SCAIL-2 snapshot.")
-        if not (folder / CONFIG).is_file():
-            raise WeightsError(
-                f"{folder} has no {CONFIG}, so it is not a complete SCAIL-2 snapshot: "
-                "download the whole snapshot, or choose the folder that holds its files."
-            )
-        files = [f"{component}.safetensors" for component in COMPONENTS] + [TOKENIZER]
-        missing = [name for name in files if not (folder / name).is_file()]
-        if missing:
-            raise WeightsError(
-                f"{folder} lacks {', '.join(missing)}: the download is incomplete, run it again "
-                "(files that are there already are kept)."
-            )
-        try:
-            settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise WeightsError(f"{folder / CONFIG} is not valid JSON ({error}): download it again.") from error
-        if not isinstance(settings, dict):
-            raise WeightsError(f"{folder / CONFIG} holds no settings (a JSON object is needed): download it again.")
-        return cls(folder, settings)
+        files = {component: folder / f"{component}.safetensors" for component in COMPONENTS}
+        is_turnkey = (folder / CONFIG).is_file() and any(path.is_file() for path in files.values())
+        if is_turnkey or files["t5_encoder"].is_file():
+            _check_turnkey(folder, files)
+            return cls(files, folder / TOKENIZER, _settings(folder / CONFIG))
+        return cls.assemble(folder, {})
+
+    @classmethod
+    def assemble(cls, folder: Path | None, parts: Mapping[str, Path]) -> Snapshot:
+        """Take the components, and "tokenizer", from `parts` (files or folders), and the rest from `folder`.
+
+        Raises WeightsError for what is missing, ambiguous or of another model.
+        """
+        found = scan(folder) if folder is not None else {}
+        files = {name: _one(name, part, scan(part)) if part.is_dir() else part for name, part in parts.items()}
+        tokenizer = files.pop("tokenizer", None)
+        for component in COMPONENTS:
+            if component not in files:
+                files[component] = _one(component, folder, found)
+        tokenizer = tokenizer or _tokenizer(found, files["t5_encoder"])
+        settings = _settings(folder / CONFIG) if folder is not None and (folder / CONFIG).is_file() else {}
+        return cls(files, tokenizer, settings)
 
     def path(self, component: str) -> Path:
         """Return the file of "dit", "vae", "t5_encoder" or "clip"."""
-        return self.folder / f"{component}.safetensors"
+        return self.files[component]
 
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer file."""
-        return self.folder / TOKENIZER
+
+def identify_file(path: Path) -> tuple[TensorFile, Found]:
+    """Open a file of tensors and tell what it is, from its header. Raises WeightsError."""
+    file = open_tensors(path)
+    extra = bookkeeping(file.tensors)
+    return file, identify({name: info for name, info in file.tensors.items() if name not in extra})
+
+
+def scan(folder: Path) -> dict[str, list[Path]]:
+    """Return the files below a folder by component, and "tokenizer"; files of other things are left out.
+
+    Raises WeightsError for damaged files and for a folder with too many files to be a model's.
+    """
+    found: dict[str, list[Path]] = {}
+    paths = [Path(root, name) for root, _, names in os.walk(folder) for name in sorted(names)]
+    indexes = [path for path in paths if path.name.endswith(INDEX_SUFFIX)]
+    shards = {path.with_name(shard) for path in indexes for shard in shard_names(path)}
+    candidates = sorted({*indexes, *(path for path in paths if path.suffix in TENSOR_SUFFIXES)} - shards)
+    if len(candidates) > MAX_FILES:
+        raise WeightsError(
+            f"{folder} holds {len(candidates)} model files, more than one model has: choose the folder of one model."
+        )
+    for path in candidates:
+        component = identify_file(path)[1].component
+        if component is not None:
+            found.setdefault(component, []).append(path)
+    for name in TOKENIZERS:
+        found.setdefault("tokenizer", []).extend(path for path in paths if path.name == name)
+    return found
 
 
 def find_snapshots(roots: Iterable[str | Path]) -> list[Path]:
@@ -67,6 +108,61 @@ def find_snapshots(roots: Iterable[str | Path]) -> list[Path]:
             if CONFIG in files and "dit.safetensors" in files:
                 found.add(Path(folder))
     return sorted(found)
+
+
+def _check_turnkey(folder: Path, files: Mapping[str, Path]) -> None:
+    if not (folder / CONFIG).is_file():
+        raise WeightsError(
+            f"{folder} has no {CONFIG}, so it is not a complete SCAIL-2 snapshot: "
+            "download the whole snapshot, or choose the folder that holds its files."
+        )
+    missing = [path.name for path in (*files.values(), folder / TOKENIZER) if not path.is_file()]
+    if missing:
+        raise WeightsError(
+            f"{folder} lacks {', '.join(missing)}: the download is incomplete, run it again "
+            "(files that are there already are kept)."
+        )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not valid JSON ({error}): download it again.") from error
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{path} holds no settings (a JSON object is needed): download it again.")
+    return settings
+
+
+def _one(component: str, folder: Path | None, found: Mapping[str, list[Path]]) -> Path:
+    """Return the one file of a component. Raises WeightsError when there is none, or several."""
+    paths = found.get(component, [])
+    called = CALLED.get(component, component)
+    if not paths and folder is not None and not any(found.values()):
+        raise WeightsError(
+            f"{folder} has no {CONFIG} and no model file that this program knows: "
+            "choose the folder that holds its files."
+        )
+    if not paths:
+        where = f"{folder} holds no {called} of SCAIL-2" if folder is not None else f"No {called} was given"
+        raise WeightsError(f"{where}: name its file, or choose a folder that holds it.")
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        raise WeightsError(f"{folder} holds several files that are a {called} ({names}): name the one to use.")
+    return paths[0]
+
+
+def _tokenizer(found: Mapping[str, list[Path]], text_encoder: Path) -> Path:
+    beside = [text_encoder.with_name(name) for name in TOKENIZERS]
+    for path in (*found.get("tokenizer", []), *beside):
+        if path.is_file():
+            return path
+    if EMBEDDED_TOKENIZER in open_tensors(text_encoder).tensors:
+        return text_encoder
+    raise WeightsError(
+        f"There is no tokenizer for {text_encoder}: name a {' or '.join(TOKENIZERS)} of UMT5 "
+        "(--tokenizer), or put it beside the text encoder."
+    )
 
 
 def _leads_back(folder: Path) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-import mlx.core as mx
 import numpy as np
 
+from ..spec.errors import WeightsError
 from .formats import SafetensorsFile, TensorInfo
 from .gguf_file import GGUFFile
 from .torch_file import TorchFile
@@ -26,8 +27,59 @@ class TensorFile(Protocol):
         """Return a tensor; dtypes that numpy lacks come as their bits. Raises WeightsError."""
 
 
+class ShardedFile:
+    """A model in several safetensors files, as an index (`*.safetensors.index.json`) lists them.
+
+    Raises WeightsError for an index that points outside its folder, and where it and the shards disagree.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        weight_map = _weight_map(path)
+        self._shards: dict[str, SafetensorsFile] = {}
+        self.tensors: dict[str, TensorInfo] = {}
+        self.metadata: dict[str, str] = {}
+        for shard in shard_names(path):
+            file = SafetensorsFile(path.with_name(shard))
+            twice = file.tensors.keys() & self.tensors.keys()
+            if twice:
+                raise WeightsError(f"{path}: tensor '{min(twice)}' stands in two shards: download the model again.")
+            self.tensors |= file.tensors
+            self.metadata |= file.metadata
+            self._shards |= dict.fromkeys(file.tensors, file)
+        missing = weight_map.keys() - self.tensors.keys()
+        if missing:
+            raise WeightsError(f"{path} lists '{min(missing)}', which no shard holds: download the model again.")
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor; dtypes that numpy lacks come as their bits. Raises WeightsError."""
+        return self._shards[name].read(name)
+
+
+def shard_names(path: Path) -> list[str]:
+    """Return the files that an index names, all of them beside it. Raises WeightsError."""
+    names = sorted(set(_weight_map(path).values()))
+    for shard in names:
+        if shard in ("", ".", "..") or "/" in shard or "\\" in shard or Path(shard).is_absolute():
+            raise WeightsError(
+                f"{path} names the file '{shard}', but shards must lie beside their index: do not use this model."
+            )
+    return names
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): str(shard) for name, shard in index["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is not an index of safetensors files ({error}): download it again.") from error
+
+
 def open_tensors(path: Path) -> TensorFile:
-    """Open a safetensors, PyTorch (.pt, .pth) or GGUF file by its content. Raises WeightsError."""
+    """Open a safetensors, PyTorch (.pt, .pth) or GGUF file, or an index of shards, by its content.
+
+    Raises WeightsError.
+    """
     start = b""
     if path.is_file():
         with path.open("rb") as file:
@@ -36,6 +88,8 @@ def open_tensors(path: Path) -> TensorFile:
         return TorchFile(path)
     if start == GGUF_START:
         return GGUFFile(path)
+    if start[:1] == b"{":
+        return ShardedFile(path)
     return SafetensorsFile(path)
 
 
@@ -43,9 +97,3 @@ def text_metadata(file: TensorFile) -> dict[str, str]:
     """Return what a file says of itself as texts: safetensors metadata, GGUF's keys, a checkpoint's plain entries."""
     found = getattr(file, "metadata", None) or getattr(file, "extras", {})
     return {str(key): str(value) for key, value in found.items()}
-
-
-def to_mlx(array: np.ndarray, dtype: str) -> mx.array:
-    """Return an MLX copy of an array that was read as `dtype` (safetensors' name)."""
-    made = mx.array(np.ascontiguousarray(array))
-    return made.view(mx.bfloat16) if dtype == "BF16" else made

@@ -1,0 +1,91 @@
+"""One component's tensors under the networks' names and in their layout, from a file of any known layout and format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ..spec.errors import WeightsError
+from .arrays import to_mlx
+from .detect import check_component
+from .formats import TensorInfo
+from .key_maps import Recipe, identify, recipes, surplus
+from .layouts import official_name
+from .quantised import QuantisedTensor, bookkeeping, find_quantised, restore
+from .sources import TensorFile, open_tensors, text_metadata
+
+# What belongs to the CLIP checkpoint but takes no part in SCAIL-2: some files leave it out.
+CLIP_OPTIONAL = {"post_norm.weight": 1, "post_norm.bias": 1, "head": 2}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComponentFile:
+    """What a network can be filled from: `tensors` as the network names and shapes them, without their data.
+
+    Weights that the file stores quantised appear as "F32", which is what `array` restores them to.
+    """
+
+    path: Path
+    component: str
+    description: str
+    tensors: dict[str, TensorInfo]
+    file: TensorFile
+    recipes: Mapping[str, Recipe]
+    quantised: Mapping[str, QuantisedTensor]
+
+    def array(self, name: str) -> mx.array:
+        """Read one tensor, restored and rearranged, not evaluated further than that. Raises WeightsError."""
+        if name not in self.recipes:  # left out by the file, and of no part in the network
+            return mx.zeros(self.tensors[name].shape)
+        recipe = self.recipes[name]
+        made = recipe.apply([self._read(source) for source in recipe.sources])
+        return to_mlx(made, self.tensors[name].dtype)
+
+    def _read(self, source: str) -> np.ndarray:
+        quantised = self.quantised.get(source)
+        return self.file.read(source) if quantised is None else restore(quantised, self.file.read)
+
+
+def open_component(path: Path, component: str) -> ComponentFile:
+    """Open the file of "dit", "vae", "t5_encoder" or "clip" by its content.
+
+    Raises WeightsError for a damaged file, for another component or model, and for a format that is not known.
+    """
+    file = open_tensors(path)
+    try:
+        quantised = find_quantised(file.tensors, file.read, text_metadata(file))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    extra = bookkeeping(file.tensors)
+    stored = {name: info for name, info in file.tensors.items() if name not in extra}
+    for name, tensor in quantised.items():
+        stored[name] = TensorInfo("F32", tensor.shape, 4 * int(np.prod(tensor.shape)))
+    found = identify(stored)
+    if found.component == component:
+        made = recipes(found, stored)
+        description = found.description
+        leftover = surplus(found, stored, made)
+    else:  # another model, or this one damaged: then what it lacks is told against the turnkey layout
+        official = {official_name(component, name): name for name in stored}
+        check_component(path, component, {name: stored[old] for name, old in official.items()}, found.description)
+        made = {name: Recipe((old,)) for name, old in official.items()}
+        description, leftover = found.description, []
+    tensors = {name: _info(recipe, stored) for name, recipe in made.items()} | {name: stored[name] for name in leftover}
+    if component == "clip" and found.layout not in (None, "turnkey"):
+        tensors |= _left_out(tensors)
+    return ComponentFile(path, component, description, tensors, file, made, quantised)
+
+
+def _info(recipe: Recipe, stored: Mapping[str, TensorInfo]) -> TensorInfo:
+    first = stored[recipe.sources[0]]
+    return TensorInfo(first.dtype, recipe.shape(stored), first.nbytes)
+
+
+def _left_out(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    norm = tensors.get("pre_norm.weight")
+    missing = {name: ndim for name, ndim in CLIP_OPTIONAL.items() if name not in tensors}
+    return {} if norm is None else {name: TensorInfo("F32", norm.shape * ndim, 0) for name, ndim in missing.items()}
