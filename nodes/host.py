@@ -92,15 +92,19 @@ def download_root() -> Path:
     return Path(folder_paths.models_dir) / FOLDER_TYPE if folder_paths is not None else Path(FOLDER_TYPE)
 
 
-def lora_files() -> list[str]:
-    """Return the names in ComfyUI's LoRA folders."""
+def model_files(folders: tuple[str, ...]) -> list[str]:
+    """Return the names of the files in ComfyUI's model folders of these types, those that exist."""
     folder_paths = sys.modules.get("folder_paths")
-    return [] if folder_paths is None else list(folder_paths.get_filename_list("loras"))
+    known = getattr(folder_paths, "folder_names_and_paths", {})
+    return [name for folder in folders if folder in known for name in folder_paths.get_filename_list(folder)]
 
 
-def lora_path(name: str) -> Path | None:
-    """Return a LoRA's file by its name in ComfyUI's list or by its path; None if there is none."""
+def model_path(folders: tuple[str, ...], name: str) -> Path | None:
+    """Return a model file by its name in ComfyUI's lists or by its path; None if there is none."""
     folder_paths = sys.modules.get("folder_paths")
-    listed = folder_paths.get_full_path("loras", name) if folder_paths is not None else None
-    path = Path(listed or name)
-    return path if path.is_file() else None
+    known = getattr(folder_paths, "folder_names_and_paths", {})
+    listed = [folder_paths.get_full_path(folder, name) for folder in folders if folder in known]
+    for path in (*listed, name):
+        if path is not None and Path(path).is_file():
+            return Path(path)
+    return None

@@ -14,14 +14,24 @@ from ..mlx_backend.spec.variants import SCAIL2
 from ..mlx_backend.weights.snapshot import Snapshot, find_snapshots
 from . import host, sockets
 
+FROM_SNAPSHOT = "from the snapshot"
+ONLY_FILES = "only the files below"
+# The loader's input for each component, and the folders of ComfyUI that may hold its file.
+FILE_INPUTS = {
+    "dit": ("dit", ("diffusion_models", "unet_gguf")),
+    "vae": ("vae", ("vae",)),
+    "text_encoder": ("t5_encoder", ("text_encoders",)),
+    "clip_vision": ("clip", ("clip_vision",)),
+}
+
 
 class LoadScail2MLX(io.ComfyNode):
-    """Four handles to one snapshot; nothing is loaded before it is used."""
+    """Four handles to a model's parts; nothing is loaded before it is used."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See io.ComfyNode."""
-        choices = [*SCAIL2.hub_repositories, *snapshot_choices()]
+        choices = [*SCAIL2.hub_repositories, *snapshot_choices(), ONLY_FILES]
         return io.Schema(
             node_id="LoadScail2MLX",
             display_name="Load SCAIL-2 (MLX)",
@@ -43,6 +53,18 @@ class LoadScail2MLX(io.ComfyNode):
                     tooltip="auto: the published bf16 weights, with float32 where the model needs it. "
                     "float32: everything in float32, slower, for comparisons.",
                 ),
+                *(
+                    io.Combo.Input(
+                        name,
+                        options=[FROM_SNAPSHOT, *host.model_files(folders)],
+                        default=FROM_SNAPSHOT,
+                        optional=True,
+                        tooltip=f"A file in models/{folders[0]} instead of the snapshot's: any published layout, "
+                        "bf16, fp16, fp8, int8 or GGUF.",
+                        advanced=True,
+                    )
+                    for name, (_, folders) in FILE_INPUTS.items()
+                ),
             ],
             outputs=[
                 sockets.Model.Output("model", display_name="model"),
@@ -55,30 +77,70 @@ class LoadScail2MLX(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, snapshot: str) -> bool | str:
         """Accept what the list offers, and the path of any folder."""
-        known = snapshot in SCAIL2.hub_repositories or snapshot_folder(snapshot) is not None
+        known = snapshot in (*SCAIL2.hub_repositories, ONLY_FILES) or snapshot_folder(snapshot) is not None
         return known or f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
 
     @classmethod
-    def fingerprint_inputs(cls, snapshot: str, precision: str) -> tuple:
-        """Change when the chosen folder's files do."""
+    def fingerprint_inputs(
+        cls,
+        snapshot: str,
+        precision: str,
+        dit: str = FROM_SNAPSHOT,
+        vae: str = FROM_SNAPSHOT,
+        text_encoder: str = FROM_SNAPSHOT,
+        clip_vision: str = FROM_SNAPSHOT,
+    ) -> tuple:
+        """Change when one of the chosen files does."""
         folder = snapshot_folder(snapshot)
-        files = sorted(folder.glob("*.*")) if folder else []
-        return snapshot, precision, *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+        parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
+        paths = [*(sorted(folder.glob("*.*")) if folder else []), *parts.values()]
+        stats = [(path, path.stat()) for path in paths]
+        return snapshot, precision, *((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
     @classmethod
-    def execute(cls, snapshot: str, precision: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        snapshot: str,
+        precision: str,
+        dit: str = FROM_SNAPSHOT,
+        vae: str = FROM_SNAPSHOT,
+        text_encoder: str = FROM_SNAPSHOT,
+        clip_vision: str = FROM_SNAPSHOT,
+    ) -> io.NodeOutput:
         """Return (model, text encoder, CLIP vision, VAE) handles."""
         require_mlx()
         from ..mlx_backend.pipelines.store import Models, ModelStore
+
+        parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
+        folder = None if snapshot == ONLY_FILES else _folder(snapshot)
+        found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts)
+        models = Models.of(ModelStore(found, precision))
+        return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+
+
+def chosen_files(files: dict[str, str]) -> dict[str, Path]:
+    """Return the files chosen beside the snapshot, by component. Raises RequestError for one that is gone."""
+    parts = {}
+    for name, value in files.items():
+        component, folders = FILE_INPUTS[name]
+        if value != FROM_SNAPSHOT:
+            path = host.model_path(folders, value)
+            if path is None:
+                raise RequestError(f"There is no file '{value}' in models/{folders[0]}: choose one from the list.")
+            parts[component] = path
+    return parts
+
+
+def _folder(snapshot: str) -> Path:
+    """Return a snapshot's folder, downloading it first if need be."""
+    folder = snapshot_folder(snapshot)
+    if folder is None and snapshot in SCAIL2.hub_repositories:
         from ..mlx_backend.weights.hub import download_snapshot
 
-        folder = snapshot_folder(snapshot)
-        if folder is None:
-            if snapshot not in SCAIL2.hub_repositories:
-                raise RequestError(f"There is no snapshot '{snapshot}' in {_roots()}: choose one from the list.")
-            folder = download_snapshot(snapshot, host.download_root(), host.HostListener())
-        models = Models.of(ModelStore(Snapshot.open(folder), precision))
-        return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+        folder = download_snapshot(snapshot, host.download_root(), host.HostListener())
+    if folder is None:
+        raise RequestError(f"There is no snapshot '{snapshot}' in {_roots()}: choose one from the list.")
+    return folder
 
 
 class Scail2LoraLoader(io.ComfyNode):
@@ -96,7 +158,7 @@ class Scail2LoraLoader(io.ComfyNode):
             search_aliases=["scail", "lora", "lightx2v", "dpo"],
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load SCAIL-2, or another SCAIL-2 LoRA node."),
-                io.Combo.Input("lora", options=host.lora_files(), tooltip="A file in models/loras."),
+                io.Combo.Input("lora", options=host.model_files(("loras",)), tooltip="A file in models/loras."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -118,13 +180,13 @@ class Scail2LoraLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, lora: str) -> bool | str:
         """Accept what the list offers, and the path of any file."""
-        known = host.lora_path(lora) is not None
+        known = host.model_path(("loras",), lora) is not None
         return known or f"There is no LoRA '{lora}' in the model folders: choose one from the list."
 
     @classmethod
     def execute(cls, model, lora: str, strength: float, allow_unknown: bool) -> io.NodeOutput:
         """Return the model's handle with one LoRA more; the file is read when the model is used."""
-        path = host.lora_path(lora)
+        path = host.model_path(("loras",), lora)
         if path is None:
             raise RequestError(f"There is no LoRA '{lora}' in the model folders: choose one from the list.")
         return io.NodeOutput(replace(model, loras=(*model.loras, LoraRequest(path, strength, allow_unknown))))

@@ -220,3 +220,36 @@ def test_samples_never_replace_a_file_of_the_user(tmp_path, monkeypatch):
         "scail2_reference_mask.png",
         "scail2_reference_mask_replacement.png",
     ]
+
+
+def test_the_loader_takes_parts_from_files(nodes):
+    """A run with every part named alone gives what the whole folder gives."""
+    folder = GOLDENS / "snapshot"
+    files = {
+        name: str(folder / f"{part}.safetensors")
+        for name, part in (("dit", "dit"), ("vae", "vae"), ("text_encoder", "t5_encoder"), ("clip_vision", "clip"))
+    }
+    load = nodes["LoadScail2MLX"]
+    handles = load({"snapshot": "only the files below", "precision": "auto", **files})
+    store = handles[0].store
+    assert {name: path.name for name, path in store.snapshot.files.items()} == {
+        part: f"{part}.safetensors" for part in ("dit", "vae", "t5_encoder", "clip")
+    }
+    assert store.snapshot.tokenizer == folder / "tokenizer.json"
+    with pytest.raises(Exception, match="There is no file 'gone.safetensors' in models/vae"):
+        load({"snapshot": "only the files below", "precision": "auto", "vae": "gone.safetensors"})
+    with pytest.raises(Exception, match="No diffusion transformer was given"):
+        load({"snapshot": "only the files below", "precision": "auto"})
+
+
+def test_a_lora_node_adds_to_the_handle(nodes, tmp_path):
+    model = nodes["LoadScail2MLX"]({"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"})[0]
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"")
+    inputs = {"lora": str(path), "strength": 0.8, "allow_unknown": False}
+    (once,) = nodes["Scail2LoraLoader"]({"model": model, **inputs})
+    (twice,) = nodes["Scail2LoraLoader"]({"model": once, **inputs, "strength": -1.0})
+    assert model.loras == ()
+    assert [(lora.path, lora.strength) for lora in twice.loras] == [(path, 0.8), (path, -1.0)]
+    with pytest.raises(Exception, match="There is no LoRA 'gone'"):
+        nodes["Scail2LoraLoader"]({"model": model, **inputs, "lora": "gone"})
