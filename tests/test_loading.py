@@ -156,7 +156,7 @@ DAMAGED = {
     "web page": (b"<!DOCTYPE html><html>Sign in</html>", ("a web page", "log in")),
     "web page after a line": (b"\n <html>", ("a web page",)),
     "pointer": (POINTER, ("a Git LFS pointer", "git lfs pull")),
-    "JSON answer": (b'{"error": "Invalid credentials"}', ("not a safetensors file",)),
+    "JSON answer": (b'{"error": "Invalid credentials"}', ("not an index of safetensors files",)),
     "PyTorch": (b"PK\x03\x04\x00\x00\x08\x08" + bytes(99), ("a zip without a sound end", "download it again")),
     "GGUF": (b"GGUF\x03\x00\x00\x00" + bytes(99), ("0 tensors", "a CLIP visual tower is needed")),
     "list": (safetensors([1, 2]), ("header is damaged",)),

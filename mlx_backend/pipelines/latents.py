@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import mlx.core as mx
 import numpy as np
 
-from ..models.vae21 import MEAN, STD
+from ..models import vae21
 from ..spec.segments import SegmentPlan
 
 
@@ -20,13 +21,9 @@ class SegmentLatents:
 
 def raw(latent: np.ndarray) -> np.ndarray:
     """Return z * std + mean per channel of [16, ...]: the latent that ComfyUI's nodes exchange."""
-    return latent * _column(STD, latent) + _column(MEAN, latent)
+    return np.array(vae21.denormalised(mx.array(latent)))
 
 
 def normalised(latent: np.ndarray) -> np.ndarray:
     """The reverse of `raw`."""
-    return (latent - _column(MEAN, latent)) / _column(STD, latent)
-
-
-def _column(values: tuple[float, ...], like: np.ndarray) -> np.ndarray:
-    return np.asarray(values, np.float32).reshape(-1, *[1] * (like.ndim - 1))
+    return np.array(vae21.normalised(mx.array(latent)))

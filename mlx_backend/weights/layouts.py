@@ -1,61 +1,44 @@
-"""One table between the official checkpoints' tensors and the turnkey snapshot's: renames and layouts, both ways.
+"""The turnkey snapshot's names and layouts against the official checkpoints', both ways, out of key_tables.py.
 
-The networks (models/) carry the official names, and the snapshot's layouts. So the official files need only the
-layouts, a snapshot only the renames. Every row is a bijection; tests/test_keys.py proves it at full size.
+The networks (models/) carry the official names, and the snapshot's layouts. Every row of the tables is a bijection;
+tests/test_keys.py proves it at full size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+
+from . import key_tables as tables
+from .key_maps import origins
+
+# The turnkey DiT has the official names.
+TURNKEY = {"dit": "official", "vae": "turnkey", "t5_encoder": "turnkey", "clip": "turnkey"}
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
-    """Within `component`, the part `official` of a name reads `snapshot` in a snapshot."""
-
-    component: str
-    official: str
-    snapshot: str
+def official_name(component: str, name: str) -> str:
+    """Return the official name of a snapshot's tensor; a name that no table knows stays as it is."""
+    return _officials(component).get(name, name)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Within `component`, a `.weight` of `len(axes)` axes is the official one transposed by `axes`."""
-
-    component: str
-    axes: tuple[int, ...]
-
-
-RENAMES = (
-    # the official Sequential(Linear, GELU) of UMT5's gate is one Linear in the snapshot
-    Rename("t5_encoder", ".ffn.gate.0.", ".ffn.gate_proj."),
-)
-
-LAYOUTS = (
-    Layout("vae", (0, 2, 3, 4, 1)),  # 3D convolutions: [out, in, t, h, w] -> [out, t, h, w, in]
-    Layout("vae", (0, 2, 3, 1)),  # 2D convolutions: [out, in, h, w] -> [out, h, w, in]
-)
-
-
-def official_name(component: str, snapshot_name: str) -> str:
-    """Return the official name of a snapshot's tensor."""
-    for row in RENAMES:
-        if row.component == component:
-            snapshot_name = snapshot_name.replace(row.snapshot, row.official)
-    return snapshot_name
-
-
-def snapshot_name(component: str, official_name: str) -> str:
+def snapshot_name(component: str, name: str) -> str:
     """Return the name that an official tensor has in a snapshot."""
-    for row in RENAMES:
-        if row.component == component:
-            official_name = official_name.replace(row.official, row.snapshot)
-    return official_name
+    return _names(component).get(name, name)
 
 
 def snapshot_axes(component: str, name: str, ndim: int) -> tuple[int, ...]:
     """Return the transposition that takes an official tensor to the snapshot's layout; identity for most."""
-    for row in LAYOUTS:
-        if row.component == component and name.endswith(".weight") and len(row.axes) == ndim:
-            return row.axes
+    if component in tables.CHANNELS_LAST_NETWORKS and ndim >= 4 and name.endswith(".weight"):
+        return (0, *range(2, ndim), 1)
     return tuple(range(ndim))
+
+
+@lru_cache(maxsize=len(TURNKEY))
+def _names(component: str) -> dict[str, str]:
+    wanted = component, TURNKEY[component]
+    layout = next(row for row in tables.LAYOUTS if (row.component, row.name) == wanted)
+    return {official: choices[0].sources[0] for official, choices in origins(layout).items()}
+
+
+@lru_cache(maxsize=len(TURNKEY))
+def _officials(component: str) -> dict[str, str]:
+    return {name: official for official, name in _names(component).items()}

@@ -80,15 +80,17 @@ def open_tensors(path: Path) -> TensorFile:
 
     Raises WeightsError.
     """
-    start = b""
+    start, size = b"", 0
     if path.is_file():
+        size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(4)
-    if start == ZIP_START:
+            start = file.read(8)
+    if start[:4] == ZIP_START:
         return TorchFile(path)
-    if start == GGUF_START:
+    if start[:4] == GGUF_START:
         return GGUFFile(path)
-    if start[:1] == b"{":
+    # A safetensors file begins with its header's length, whose first byte may be any, "{" too.
+    if start[:1] == b"{" and int.from_bytes(start, "little") > size:
         return ShardedFile(path)
     return SafetensorsFile(path)
 
