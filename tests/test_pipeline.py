@@ -179,3 +179,17 @@ def test_tiles_blend_without_seams(listener):
     jump_tiled = np.abs(np.diff(tiled, axis=2)).max(axis=(0, 1, 3))
     jump_whole = np.abs(np.diff(whole, axis=2)).max(axis=(0, 1, 3))
     assert (jump_tiled - jump_whole).max() < 0.1
+
+
+def test_progress_counts_the_steps_of_all_segments(models):
+    listener = Recorder()
+    generate(models, golden_prompts(3), golden_scene(3), golden_settings(3), None, listener)
+    steps = [event for event in listener.events if event.phase == "sampling"]
+    assert [(event.done, event.total) for event in steps] == [(i, 6) for i in range(1, 7)]  # 3 segments of 2 steps
+    assert [(event.segment, event.step) for event in steps] == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    decoded = [event for event in listener.events if event.phase == "decoding"]
+    assert decoded[-1].done == decoded[-1].total == 4 + 4 + 3  # latent frames
+    phases = [event.phase for event in listener.events]
+    assert (
+        phases.index("encoding the reference") < phases.index("encoding the driving video") < phases.index("sampling")
+    )
