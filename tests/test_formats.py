@@ -205,3 +205,17 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path):
     index.write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
     with pytest.raises(WeightsError, match="'x' stands in two shards"):
         open_component(index, "vae")
+
+
+def test_folders_of_any_layout_are_offered_and_hidden_ones_are_not(tmp_path):
+    from mlx_backend.weights.snapshot import find_snapshots
+
+    (tmp_path / "turnkey").symlink_to(SOURCE)
+    (tmp_path / "upstream" / "umt5-xxl").mkdir(parents=True)
+    (tmp_path / "upstream" / "umt5-xxl" / "encoder.pth").write_bytes(b"")
+    for hidden in (".snapshot.part", "upstream/.cache"):
+        (tmp_path / hidden).mkdir()
+        (tmp_path / hidden / "dit.safetensors").write_bytes(b"")
+        (tmp_path / hidden / "config.json").write_bytes(b"{}")
+    (tmp_path / "loose.safetensors").write_bytes(b"")
+    assert find_snapshots([tmp_path]) == [tmp_path / "turnkey", tmp_path / "upstream"]

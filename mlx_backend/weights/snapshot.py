@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def scan(folder: Path) -> dict[str, list[Path]]:
     Raises WeightsError for damaged files and for a folder with too many files to be a model's.
     """
     found: dict[str, list[Path]] = {}
-    paths = [Path(root, name) for root, _, names in os.walk(folder) for name in sorted(names)]
+    paths = [inner / name for inner, names in _walk(folder) for name in names]
     indexes = [path for path in paths if path.name.endswith(INDEX_SUFFIX)]
     shards = {path.with_name(shard) for path in indexes for shard in shard_names(path)}
     candidates = sorted({*indexes, *(path for path in paths if path.suffix in TENSOR_SUFFIXES)} - shards)
@@ -100,14 +100,29 @@ def scan(folder: Path) -> dict[str, list[Path]]:
 
 
 def find_snapshots(roots: Iterable[str | Path]) -> list[Path]:
-    """Return the folders below the roots that look like snapshots (config.json beside dit.safetensors), sorted."""
+    """Return the folders that may hold a model, sorted, without hidden ones.
+
+    They are turnkey folders (config.json beside dit.safetensors) at any depth, and folders directly below a root that
+    hold model files of another layout.
+    """
     found = set()
-    for root in roots:
-        for folder, inner, files in os.walk(root, followlinks=True):
-            inner[:] = [name for name in inner if not _leads_back(Path(folder, name))]
-            if CONFIG in files and "dit.safetensors" in files:
-                found.add(Path(folder))
+    for root in map(Path, roots):
+        others = set()
+        for folder, names in _walk(root):
+            below = folder.relative_to(root).parts[:1]
+            if CONFIG in names and "dit.safetensors" in names:
+                found.add(folder)
+            elif below and any(name.endswith(TENSOR_SUFFIXES) for name in names):
+                others.add(root / below[0])
+        found |= {other for other in others if not any(path.is_relative_to(other) for path in found)}
     return sorted(found)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder below `root` and the names of its files; hidden ones and links in a circle are left out."""
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner[:] = [n for n in sorted(inner) if not n.startswith(".") and not _leads_back(Path(folder, n))]
+        yield Path(folder), [name for name in sorted(names) if not name.startswith(".")]
 
 
 def _check_turnkey(folder: Path, files: Mapping[str, Path]) -> None:
