@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..spec.errors import BackendError, Cancelled, DependencyError, NumericsError
-from . import demo, generate, inspect
+from . import convert, demo, generate, inspect
 
 BAD_INPUT, FAILED, STOPPED = 2, 1, 130
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     parser = Parser(prog="mlx_backend", description="SCAIL-2 on MLX: character animation from a picture and a video.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (generate, inspect, demo):
+    for module in (generate, convert, inspect, demo):
         module.add_command(commands)
     chosen = parser.parse_args(arguments)
     try:
