@@ -33,6 +33,7 @@ from mlx_backend.models.config import DiTConfig  # noqa: E402
 from mlx_backend.models.linear import Linear  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams, positions  # noqa: E402
 from mlx_backend.weights.components import load_component  # noqa: E402
+from mlx_backend.weights.detect import dit_settings  # noqa: E402
 from mlx_backend.weights.formats import NUMPY_DTYPES, read_header  # noqa: E402
 from mlx_backend.weights.snapshot import CONFIG, Snapshot  # noqa: E402
 
@@ -87,9 +88,7 @@ def make(folder: Path) -> list[str]:
     """Write what the DiT needs of a snapshot, tensor by tensor."""
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    sizes = ("dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "in_dim", "mask_dim", "out_dim", "text_len")
-    settings = {"model_type": "i2v"} | {name: getattr(DIT, name) for name in sizes} | {"eps": DIT.eps}
-    (folder / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(dit_settings(DIT), indent=1), encoding="utf-8")
     tensors = list(plan())
     entries, end = {}, 0
     for tensor in tensors:

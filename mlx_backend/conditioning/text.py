@@ -12,9 +12,7 @@ from tokenizers import Tokenizer
 
 from ..models.umt5 import UMT5Encoder
 from ..spec.events import Listener
-from ..spec.variants import MAX_TEXT_TOKENS
-
-END = 1  # </s>
+from ..spec.variants import END_TOKEN, MAX_TEXT_TOKENS
 
 
 def clean(prompt: str) -> str:
@@ -28,13 +26,13 @@ def tokenise(tokenizer: Tokenizer, prompt: str, listener: Listener, name: str = 
 
     `name` is what the warning calls the prompt.
     """
-    ids = [i for i in tokenizer.encode(clean(prompt)).ids if i != END]
+    ids = [i for i in tokenizer.encode(clean(prompt)).ids if i != END_TOKEN]
     if len(ids) >= MAX_TEXT_TOKENS:
         listener.warn(
             f"The {name} has {len(ids) + 1} tokens, but the model reads {MAX_TEXT_TOKENS}: "
             "the end of it is not seen, shorten it."
         )
-    return [*ids[: MAX_TEXT_TOKENS - 1], END]
+    return [*ids[: MAX_TEXT_TOKENS - 1], END_TOKEN]
 
 
 def encode_text(encoder: UMT5Encoder, ids: list[int]) -> np.ndarray:

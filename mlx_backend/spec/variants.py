@@ -7,6 +7,7 @@ from dataclasses import dataclass
 SOLVERS = ("unipc", "dpm++", "euler")
 MODES = ("animation", "replacement")
 MAX_TEXT_TOKENS = 512
+END_TOKEN = 1  # </s> of every UMT5 tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

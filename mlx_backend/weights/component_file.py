@@ -38,12 +38,15 @@ class ComponentFile:
     quantised: Mapping[str, QuantisedTensor]
 
     def array(self, name: str) -> mx.array:
-        """Read one tensor, restored and rearranged, not evaluated further than that. Raises WeightsError."""
+        """Read one tensor, restored and rearranged. Raises WeightsError."""
+        return to_mlx(self.values(name), self.tensors[name].dtype)
+
+    def values(self, name: str) -> np.ndarray:
+        """Read the same tensor as NumPy's, dtypes that it lacks as their bits. Raises WeightsError."""
         if name not in self.recipes:  # left out by the file, and of no part in the network
-            return mx.zeros(self.tensors[name].shape)
+            return np.zeros(self.tensors[name].shape, np.float32)
         recipe = self.recipes[name]
-        made = recipe.apply([self._read(source) for source in recipe.sources])
-        return to_mlx(made, self.tensors[name].dtype)
+        return recipe.apply([self._read(source) for source in recipe.sources])
 
     def _read(self, source: str) -> np.ndarray:
         quantised = self.quantised.get(source)
@@ -67,17 +70,16 @@ def open_component(path: Path, component: str) -> ComponentFile:
     found = identify(stored)
     if found.component == component:
         made = recipes(found, stored)
-        description = found.description
         leftover = surplus(found, stored, made)
     else:  # another model, or this one damaged: then what it lacks is told against the turnkey layout
         official = {official_name(component, name): name for name in stored}
         check_component(path, component, {name: stored[old] for name, old in official.items()}, found.description)
         made = {name: Recipe((old,)) for name, old in official.items()}
-        description, leftover = found.description, []
+        leftover = []
     tensors = {name: _info(recipe, stored) for name, recipe in made.items()} | {name: stored[name] for name in leftover}
     if component == "clip" and found.layout not in (None, "turnkey"):
         tensors |= _left_out(tensors)
-    return ComponentFile(path, component, description, tensors, file, made, quantised)
+    return ComponentFile(path, component, found.description, tensors, file, made, quantised)
 
 
 def _info(recipe: Recipe, stored: Mapping[str, TensorInfo]) -> TensorInfo:

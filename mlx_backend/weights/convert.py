@@ -27,11 +27,10 @@ from ..spec.events import Listener, Progress
 from .arrays import to_mlx
 from .component_file import ComponentFile, open_component
 from .components import check_file
-from .detect import dit_config, umt5_config
+from .detect import dit_config, dit_settings, umt5_config
 from .formats import NUMPY_DTYPES, TensorInfo
 from .layouts import snapshot_name
 from .load import NARROWED, fit
-from .quantised import restore
 from .snapshot import CALLED, COMPONENTS, CONFIG, TOKENIZER, Snapshot
 from .tokenizer import load_tokenizer
 
@@ -52,7 +51,6 @@ DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
 SLICE_BYTES = 32 << 20  # of the source, read or computed beside it at a time
 SPARE_BYTES = 64 << 20  # for the tokenizer, and what a file system keeps for itself
-SETTINGS = ("dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "in_dim", "mask_dim", "out_dim", "text_len", "eps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,24 +337,19 @@ def _cast(source: ComponentFile, step: Step, part: mx.array) -> mx.array:
 def _slices(source: ComponentFile, name: str) -> Iterator[mx.array]:
     """Yield a tensor in slices along its first axis.
 
-    It is read as `source.array` reads it, but stays NumPy's: a whole copy in MLX beside it would double the peak.
+    It stays NumPy's until then: a whole copy in MLX beside it would double the peak.
     """
-    info, recipe, read = source.tensors[name], source.recipes.get(name), source.file.read
-    if recipe is None:  # left out by the file, and of no part in the network
-        values = np.zeros(info.shape, np.float32)
-    else:
-        stored = ((part, source.quantised.get(part)) for part in recipe.sources)
-        values = recipe.apply([read(part) if how is None else restore(how, read) for part, how in stored])
+    values = source.values(name)
     rows = max(1, SLICE_BYTES * len(values) // max(values.nbytes, 1))
     for start in range(0, len(values), rows):
-        yield to_mlx(values[start : start + rows], info.dtype)
+        yield to_mlx(values[start : start + rows], source.tensors[name].dtype)
 
 
 def _settings(snapshot: Snapshot, plans: Mapping[str, Plan]) -> dict[str, Any]:
     """Return config.json: the sizes of the DiT, and what is packed."""
     source = plans["dit"].source
     config = dit_config(source.path, source.tensors, snapshot.settings)
-    settings: dict[str, Any] = {"model_type": "i2v"} | {name: getattr(config, name) for name in SETTINGS}
+    settings = dit_settings(config)
     if "clip_num_heads" in snapshot.settings:
         settings["clip_num_heads"] = snapshot.settings["clip_num_heads"]
     for key, component in (("quantization", "dit"), ("text_encoder_quantization", "t5_encoder")):

@@ -55,6 +55,9 @@ DIT_PLACES: dict[str, tuple[Place, ...]] = {
 }
 
 
+DIT_SETTINGS = (*DIT_PLACES, "num_heads", "num_layers", "out_dim", "text_len", "eps")
+
+
 def identify(tensors: Tensors) -> str:
     """Name what the tensors are."""
     for prefix, kind in SIGNATURES:
@@ -104,6 +107,11 @@ def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> DiT
         text_len=text_len,
         eps=_setting(path, settings, "eps", 1e-6),
     )
+
+
+def dit_settings(config: DiTConfig) -> dict[str, Any]:
+    """Return the config.json that a snapshot of this DiT has: what `dit_config` takes for `settings`."""
+    return {"model_type": "i2v"} | {name: getattr(config, name) for name in DIT_SETTINGS}
 
 
 def vae_config(path: Path, tensors: Tensors) -> VAEConfig:

@@ -21,6 +21,7 @@ from ..models.config import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from ..models.scail2 import Scail2DiT
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
+from .detect import dit_settings
 from .layouts import snapshot_name
 from .snapshot import CONFIG, TOKENIZER
 
@@ -58,9 +59,7 @@ def write_random_snapshot(folder: Path, seed: int) -> None:
         ("clip", ClipVision(CLIP), mx.float32),
     ):
         mx.save_safetensors(str(aside / f"{component}.safetensors"), _filled(component, model, dtype, random.normal))
-    sizes = ("dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "in_dim", "mask_dim", "out_dim", "text_len")
-    settings = {"model_type": "i2v"} | {name: getattr(DIT, name) for name in sizes} | {"eps": DIT.eps}
-    (aside / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    (aside / CONFIG).write_text(json.dumps(dit_settings(DIT), indent=1), encoding="utf-8")
     _tokenizer().save(str(aside / TOKENIZER))
     aside.rename(folder)
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ..spec.errors import WeightsError
+from ..spec.variants import END_TOKEN
 from .snapshot import EMBEDDED_TOKENIZER, TENSOR_SUFFIXES
 from .sources import open_tensors
 from .spiece import tokenizer_of_spiece
-
-END = 1  # </s> of every UMT5 tokenizer
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -22,10 +21,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise WeightsError(f"{path}: {error}") from error
     except Exception as error:  # the library raises plain Exception
         raise WeightsError(f"{path} is not a tokenizer file ({error}): download it again.") from error
-    if tokenizer.token_to_id("</s>") != END:
+    if tokenizer.token_to_id("</s>") != END_TOKEN:
         raise WeightsError(
-            f"{path} is the tokenizer of another model: its token {END} is '{tokenizer.id_to_token(END)}', but that of "
-            "UMT5 is '</s>'; download the snapshot's own tokenizer.json."
+            f"{path} is the tokenizer of another model: its token {END_TOKEN} is "
+            f"'{tokenizer.id_to_token(END_TOKEN)}', but that of UMT5 is '</s>'; "
+            "download the snapshot's own tokenizer.json."
         )
     return tokenizer
 

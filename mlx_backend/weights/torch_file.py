@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..spec.errors import WeightsError
-from .formats import TensorInfo
+from .formats import NUMPY_DTYPES, TensorInfo
 
 MAX_PICKLE_BYTES = 64 << 20  # a 14B checkpoint's pickle is about 0.2 MB
 MAX_STEPS = 1_000_000  # a tensor takes about 45 instructions
@@ -33,13 +33,11 @@ NESTED_KEYS = ("module", "state_dict", "model")  # DeepSpeed and SAT, Lightning,
 MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
 MALFORMED += (zipfile.BadZipFile, struct.error, EOFError, OSError)
 
-# How safetensors, numpy and torch write the dtypes; the first ten have a storage class of their own in torch.
+# How safetensors and torch write the dtypes; the first ten have a storage class of their own in torch.
 NAMES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "U32", "U16")
-NUMPY_NAMES = ("<f8", "<f4", "<f2", "<u2", "<i8", "<i4", "<i2", "i1", "u1", "?", "u1", "u1", "<u4", "<u2")
 TORCH_FLOATS, TORCH_INTS = ("float64", "float32", "float16", "bfloat16"), ("int64", "int32", "int16", "int8", "uint8")
 TORCH_NAMES = (*TORCH_FLOATS, *TORCH_INTS, "bool", "float8_e4m3fn", "float8_e5m2", "uint32", "uint16")
 STORAGE_NAMES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-NUMPY_DTYPES = {name: np.dtype(code) for name, code in zip(NAMES, NUMPY_NAMES, strict=True)}
 DTYPES = dict(zip((f"torch.{name}" for name in TORCH_NAMES), NAMES, strict=True))
 STORAGES = dict(zip((f"torch.{name}Storage" for name in STORAGE_NAMES), NAMES, strict=False))
 STORAGES["torch.storage.UntypedStorage"] = "U8"  # counted in bytes; the tensor brings its own dtype
