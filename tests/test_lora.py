@@ -80,8 +80,8 @@ def folder_with(tmp_path, dit, name="merged"):
     return folder
 
 
-def loaded(folder, loras, listener):
-    return ModelStore(Snapshot.open(folder), "auto").get_dit(loras, listener)
+def loaded(folder, loras, listener, residency="resident"):
+    return ModelStore(Snapshot.open(folder), "auto").get_dit(loras, listener, residency)
 
 
 def merged(added, strength):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 
 import ftfy
 import mlx.core as mx
@@ -35,7 +36,9 @@ def tokenise(tokenizer: Tokenizer, prompt: str, listener: Listener, name: str = 
     return [*ids[: MAX_TEXT_TOKENS - 1], END_TOKEN]
 
 
-def encode_text(encoder: UMT5Encoder, ids: list[int]) -> np.ndarray:
-    """Return the features [L, dim] of a prompt's ids, float32."""
-    features = encoder(mx.array(ids)).astype(mx.float32)
-    return np.array(features)
+def encode_text(
+    encoder: UMT5Encoder, prompts: list[list[int]], check_cancelled: Callable[[], None]
+) -> list[np.ndarray]:
+    """Return the features [L, dim], float32, of each prompt's ids; all prompts in one run of the encoder."""
+    encoded = encoder.encode([mx.array(ids) for ids in prompts], check_cancelled)
+    return [np.array(features.astype(mx.float32)) for features in encoded]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mlx.core as mx
-from mlx import nn
 
 from .activations import GELUTanh, SiLU
 from .attention import Context, Rotation
@@ -17,9 +16,10 @@ from .chunking import chunk_bounds
 from .config import PATCH, DiTConfig
 from .embeddings import ImageEmbedding, PatchEmbedding, sinusoid
 from .linear import Linear
+from .supply import BlockNetwork
 
 
-class WanDiT(nn.Module):
+class WanDiT(BlockNetwork):
     """Embeddings, blocks and head. A member of the family adds its streams of tokens and their positions.
 
     Time, modulation, norms, residual stream and head are float32; the block's products run in `compute_dtype`
@@ -93,8 +93,9 @@ class WanDiT(nn.Module):
         e, e0 = self.embed_time(t)
         mx.eval(chunks, e, e0)
         del tokens
-        for block in self.blocks:
-            block(chunks, rotations, e0, context, check_cancelled)
+        with self.due_blocks() as blocks:
+            for block in blocks:
+                block(chunks, rotations, e0, context, check_cancelled)
         return mx.concatenate([self.head(x, e) for x in chunks])
 
     def unpatchify(self, tokens: mx.array, frames: int, height: int, width: int) -> mx.array:

@@ -175,9 +175,10 @@ def dora_gain(magnitudes: mx.array, branch: SideBranch, weight: Callable[[], mx.
 def side_branch(kind: str, parts: Mapping[str, mx.array], scale: float, strength: float = 1.0) -> SideBranch:
     """Return the branch of `weights.lora_keys.Branch` fields `kind` and `scale`, its tensors given by part.
 
-    A kernel's axes are joined to the inputs, as PatchEmbedding flattens them.
+    A kernel's axes are joined to the inputs, as PatchEmbedding flattens them. Evaluated here.
     """
     flat = {part: array.reshape(len(array), -1) for part, array in parts.items()}
+    mx.eval(flat)  # it is kept, perhaps for another thread
     if kind == "low_rank":
         return LowRank(flat["down"], flat["up"], scale, strength)
     if kind == "lokr":

@@ -6,6 +6,7 @@ No scaling of the scores, a position bias of its own in every layer, GELU (tanh)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +16,7 @@ from .activations import GELUTanh
 from .config import UMT5Config
 from .linear import Linear
 from .norms import RMSNorm
+from .supply import BlockNetwork
 
 
 class Embedding(nn.Module):
@@ -23,9 +25,15 @@ class Embedding(nn.Module):
     def __init__(self, entries: int, dim: int):
         super().__init__()
         self.weight = mx.zeros((entries, dim))
+        self._read_rows: Callable[[mx.array], mx.array] | None = None
+
+    def take_rows_from(self, read_rows: Callable[[mx.array], mx.array]) -> None:
+        """Let rows come from `read_rows` (ids -> rows) from now on, and not from `weight`."""
+        self._read_rows = read_rows
 
     def __call__(self, ids: mx.array) -> mx.array:
-        return self.weight[ids].astype(mx.float32)
+        rows = self.weight[ids] if self._read_rows is None else self._read_rows(ids)
+        return rows.astype(mx.float32)
 
 
 class RelativeEmbedding(nn.Module):
@@ -89,7 +97,7 @@ class Block(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-class UMT5Encoder(nn.Module):
+class UMT5Encoder(BlockNetwork):
     """Token ids [L] to features [L, dim], float32."""
 
     def __init__(self, config: UMT5Config, compute_dtype: mx.Dtype | None = None):
@@ -105,16 +113,25 @@ class UMT5Encoder(nn.Module):
         return self._config
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """Encode the ids of one prompt, its end token included and without padding.
+        """Encode the ids of one prompt; see `encode`."""
+        return self.encode([ids], lambda: None)[0]
 
-        Upstream pads to 512, masks the padding and trims it away again: the same numbers.
+    def encode(self, prompts: Sequence[mx.array], check_cancelled: Callable[[], None]) -> list[mx.array]:
+        """Encode several prompts, each the ids [L] with their end token and without padding, in one run of the blocks.
+
+        Upstream pads to 512, masks the padding and trims it away again: the same numbers. `check_cancelled` is called
+        in every block and may raise.
         """
-        buckets = mx.array(distance_buckets(len(ids), self._config.num_buckets, self._config.max_distance))
-        x = self.token_embedding(ids)
-        for block in self.blocks:
-            x = block(x, buckets)
-            mx.eval(x)
-        return self.norm(x)
+        config = self._config
+        buckets = [mx.array(distance_buckets(len(ids), config.num_buckets, config.max_distance)) for ids in prompts]
+        streams = [self.token_embedding(ids) for ids in prompts]
+        mx.eval(streams)
+        with self.due_blocks() as blocks:
+            for block in blocks:
+                check_cancelled()
+                streams = [block(x, bucket) for x, bucket in zip(streams, buckets, strict=True)]
+                mx.eval(streams)
+        return [self.norm(x) for x in streams]
 
 
 def distance_buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:

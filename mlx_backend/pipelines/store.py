@@ -11,8 +11,10 @@ from ..models.scail2 import Scail2DiT
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
 from ..runtime.memory import return_memory
+from ..spec.errors import RequestError
 from ..spec.events import LOGGER, Listener, Progress
 from ..spec.requests import LoraRequest
+from ..spec.variants import RESIDENCIES
 from ..weights.components import Network, check_file, load_component
 from ..weights.lora import LoraState, apply_loras
 from ..weights.snapshot import Snapshot
@@ -28,12 +30,20 @@ PHASES = {
 
 
 class ModelStore:
-    """The networks of one snapshot at one precision. Not for two threads at a time."""
+    """The networks of one snapshot at one precision. Not for two threads at a time.
 
-    def __init__(self, snapshot: Snapshot, precision: str):
+    `residency` of the DiT: one of RESIDENCIES; "auto" leaves it to each run. The text encoder is always streamed: a
+    run passes through it once.
+    """
+
+    def __init__(self, snapshot: Snapshot, precision: str, residency: str = "auto"):
+        if residency not in RESIDENCIES:
+            raise RequestError(f"The residency '{residency}' is unknown: choose one of {', '.join(RESIDENCIES)}.")
         self.snapshot = snapshot
         self.precision = precision
+        self.residency = residency
         self._loaded: dict[str, Network] = {}
+        self._dit_residency = ""
         self._loras = LoraState()  # of the DiT that is in memory
 
     @property
@@ -48,34 +58,51 @@ class ModelStore:
             LOGGER.info("Releasing %s before %s.", name, phase)
             self._drop(name)
         if surplus:
-            gc.collect()
-            return_memory()
+            collect()
 
     def release(self) -> None:
         """Release everything."""
         for name in self.loaded:
             self._drop(name)
-        gc.collect()
-        return_memory()
+        collect()
 
     def get(self, component: str, listener: Listener) -> Network:
         """Return a network, loading it first if need be; a load that is cancelled or fails leaves nothing behind."""
-        if component not in self._loaded:
-            listener.progress(Progress(phase=f"loading {component}", done=0, total=1))
-            self._loaded[component] = load_component(self.snapshot, component, self.precision, listener.check_cancelled)
-            listener.progress(Progress(phase=f"loading {component}", done=1, total=1))
-        return self._loaded[component]
+        return self._get(component, "streamed" if component == "t5_encoder" else "resident", listener)
 
-    def get_dit(self, loras: tuple[LoraRequest, ...], listener: Listener) -> Scail2DiT:
-        """Return the DiT with these LoRAs on it, and no others; changing them does not load it again."""
-        dit = cast(Scail2DiT, self.get("dit", listener))
+    def get_dit(self, loras: tuple[LoraRequest, ...], listener: Listener, residency: str = "resident") -> Scail2DiT:
+        """Return the DiT, "resident" or "streamed", with these LoRAs on it, and no others.
+
+        Changing LoRAs does not load it again; changing the residency does.
+        """
+        if "dit" in self._loaded and self._dit_residency != residency:
+            self._drop("dit")
+            collect()
+        dit = cast(Scail2DiT, self._get("dit", residency, listener))
         apply_loras(dit, loras, self._loras)
         return dit
+
+    def _get(self, component: str, residency: str, listener: Listener) -> Network:
+        if component not in self._loaded:
+            listener.progress(Progress(phase=f"loading {component}", done=0, total=1))
+            self._loaded[component] = load_component(
+                self.snapshot, component, self.precision, listener.check_cancelled, residency
+            )
+            if component == "dit":
+                self._dit_residency = residency
+            listener.progress(Progress(phase=f"loading {component}", done=1, total=1))
+        return self._loaded[component]
 
     def _drop(self, component: str) -> None:
         del self._loaded[component]
         if component == "dit":
             self._loras = LoraState()
+
+
+def collect() -> None:
+    """Free what nothing refers to any more, and give the memory back."""
+    gc.collect()
+    return_memory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +148,10 @@ def enter(phase: str, *handles: Handle) -> None:
         handle.store.enter(phase)
 
 
-def get_dit(handle: Handle, listener: Listener) -> Scail2DiT:
-    """Return the handle's DiT, with its LoRAs."""
-    return handle.store.get_dit(handle.loras, listener)
+def get_dit(handle: Handle, listener: Listener, residency: str = "auto") -> Scail2DiT:
+    """Return the handle's DiT, with its LoRAs; `residency` is what the run wants where the store leaves it open."""
+    wanted = handle.store.residency if handle.store.residency != "auto" else residency
+    return handle.store.get_dit(handle.loras, listener, "resident" if wanted == "auto" else wanted)
 
 
 def get_vae(handle: Handle, listener: Listener) -> WanVAE21:

@@ -36,6 +36,6 @@ def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listene
                 f"{path} makes token {max(map(max, ids))} of the prompt, but the text encoder beside it knows {words}: "
                 "the two are of different models, download the snapshot again."
             )
-        listener.check_cancelled()
-        positive = encode_text(encoder, ids[0])
-        return TextFeatures(positive, positive if ids[1] == ids[0] else encode_text(encoder, ids[1]))
+        prompts = ids[:1] if ids[1] == ids[0] else ids
+        features = encode_text(encoder, prompts, listener.check_cancelled)
+        return TextFeatures(features[0], features[-1])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SOLVERS = ("unipc", "dpm++", "euler")
 MODES = ("animation", "replacement")
+RESIDENCIES = ("auto", "resident", "streamed")  # of the DiT's blocks: in memory, or read when they are due
 MAX_TEXT_TOKENS = 512
 END_TOKEN = 1  # </s> of every UMT5 tokenizer
 

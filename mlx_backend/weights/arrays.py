@@ -6,7 +6,16 @@ import mlx.core as mx
 import numpy as np
 
 
+def as_stored(array: np.ndarray) -> mx.array:
+    """Return an MLX copy of an array as it was read: bf16 stays its bits in uint16. Any thread may call it."""
+    return mx.array(np.ascontiguousarray(array))
+
+
+def typed(stored: mx.array, dtype: str) -> mx.array:
+    """Return what `as_stored` made of an array that was read as `dtype` (safetensors' name), in that dtype."""
+    return stored.view(mx.bfloat16) if dtype == "BF16" else stored
+
+
 def to_mlx(array: np.ndarray, dtype: str) -> mx.array:
-    """Return an MLX copy of an array that was read as `dtype` (safetensors' name)."""
-    made = mx.array(np.ascontiguousarray(array))
-    return made.view(mx.bfloat16) if dtype == "BF16" else made
+    """Return an MLX copy of an array that was read as `dtype`."""
+    return typed(as_stored(array), dtype)

@@ -16,7 +16,7 @@ from .formats import TensorInfo
 from .key_maps import Recipe, identify, recipes, surplus
 from .layouts import official_name
 from .quantised import QuantisedTensor, bookkeeping, find_quantised, restore
-from .sources import TensorFile, open_tensors, text_metadata
+from .sources import TensorFile, open_tensors, read_rows, text_metadata
 
 # What belongs to the CLIP checkpoint but takes no part in SCAIL-2: some files leave it out.
 CLIP_OPTIONAL = {"post_norm.weight": 1, "post_norm.bias": 1, "head": 2}
@@ -47,6 +47,13 @@ class ComponentFile:
             return np.zeros(self.tensors[name].shape, np.float32)
         recipe = self.recipes[name]
         return recipe.apply([self._read(source) for source in recipe.sources])
+
+    def rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Read some rows of a table, where the file's layout allows without the rest of it. Raises WeightsError."""
+        recipe = self.recipes.get(name)
+        if recipe is None or not recipe.is_plain or recipe.sources[0] in self.quantised:
+            return self.values(name)[rows]
+        return read_rows(self.file, recipe.sources[0], rows)
 
     def _read(self, source: str) -> np.ndarray:
         quantised = self.quantised.get(source)

@@ -6,26 +6,46 @@ from collections.abc import Callable
 
 from ..models.clip_vision import ClipVision
 from ..models.scail2 import Scail2DiT
+from ..models.supply import BlockNetwork
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
 from ..runtime.device import compute_dtype
 from ..spec.events import LOGGER
 from .component_file import ComponentFile, open_component
 from .detect import clip_config, dit_config, umt5_config, vae_config
-from .load import fit, load_into
+from .load import fit, load_into, narrow_dtype
 from .snapshot import Snapshot
+from .stream import BlockStream, placeholder, row_reader
+
+WORDS = "token_embedding.weight"
 
 Network = Scail2DiT | WanVAE21 | UMT5Encoder | ClipVision
 
 
-def load_component(snapshot: Snapshot, component: str, precision: str, check_cancelled: Callable[[], None]) -> Network:
+def load_component(
+    snapshot: Snapshot,
+    component: str,
+    precision: str,
+    check_cancelled: Callable[[], None],
+    residency: str = "resident",
+) -> Network:
     """Load "dit", "vae", "t5_encoder" or "clip", evaluated in this thread. Raises WeightsError.
 
-    `check_cancelled` is called between tensors; what it raises leaves nothing behind.
+    With the residency "streamed" the blocks of the DiT or text encoder, and the text encoder's table of words, stay in
+    the file until they are used. `check_cancelled` is called between tensors; what it raises leaves nothing behind.
     """
     source, model = _fitting(snapshot, component, precision)
-    LOGGER.info("%s: %s", source.path, source.description)
-    load_into(model, source, compute_dtype(precision), check_cancelled)
+    dtype = compute_dtype(precision, component)
+    streamed: set[str] = set()
+    if residency == "streamed" and isinstance(model, BlockNetwork):
+        stream = BlockStream(model, source, narrow_dtype(component, dtype))
+        streamed = set(stream.tensors)
+        if isinstance(model, UMT5Encoder):
+            model.token_embedding.take_rows_from(row_reader(source, WORDS))
+            model.token_embedding.weight = placeholder(model.token_embedding.weight)
+            streamed.add(WORDS)
+    LOGGER.info("%s: %s%s", source.path, source.description, ", streamed" if streamed else "")
+    load_into(model, source, dtype, check_cancelled, streamed)
     return model
 
 
@@ -38,7 +58,7 @@ def _fitting(snapshot: Snapshot, component: str, precision: str) -> tuple[Compon
     """Return the file of a component and the network that it fits, still without weights."""
     path = snapshot.path(component)
     source = open_component(path, component)
-    dtype = compute_dtype(precision)
+    dtype = compute_dtype(precision, component)
     model: Network
     if component == "dit":
         model = Scail2DiT(dit_config(path, source.tensors, snapshot.settings), dtype)

@@ -90,15 +90,22 @@ class SafetensorsFile:
 
     def read(self, name: str) -> np.ndarray:
         """Return a tensor; BF16 comes as its bits in uint16, 8-bit floats as theirs in uint8. Raises WeightsError."""
+        dtype, shape = self._kind(name)
+        return np.fromfile(self.path, dtype, math.prod(shape), offset=self._offsets[name]).reshape(shape)
+
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return some rows (indices along the first axis) as `read` would, reading no others. Raises WeightsError."""
+        dtype, shape = self._kind(name)
+        return np.memmap(self.path, dtype, "r", self._offsets[name], shape)[rows]
+
+    def _kind(self, name: str) -> tuple[np.dtype, tuple[int, ...]]:
         info = self.tensors[name]
         if info.dtype not in NUMPY_DTYPES:
             raise WeightsError(
                 f"{self.path}: tensor '{name}' is stored as {info.dtype}, which this program cannot read: "
                 "use a bf16, fp16 or fp32 file."
             )
-        return np.fromfile(
-            self.path, NUMPY_DTYPES[info.dtype], math.prod(info.shape), offset=self._offsets[name]
-        ).reshape(info.shape)
+        return NUMPY_DTYPES[info.dtype], info.shape
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:

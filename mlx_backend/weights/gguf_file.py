@@ -10,7 +10,7 @@ import functools
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +88,33 @@ class GGUFFile:
 
         A dense tensor is read-only and mapped from the file, a quantised one is new float32. Raises WeightsError.
         """
-        if name not in self._entries:
-            raise WeightsError(f"{self.path} has no tensor {_shown(name)}: choose one of its {len(self.tensors)}.")
-        entry, shape = self._entries[name], self.tensors[name].shape
-        dtype = np.dtype(DENSE.get(entry.type_name, "u1"))
-        if not entry.nbytes:
-            return np.empty(shape, DENSE.get(entry.type_name, "<f4"))
-        try:
-            data = np.memmap(self.path, dtype, "r", entry.start, (entry.nbytes // dtype.itemsize,))
-        except (OSError, ValueError) as error:
-            raise _damaged(f"{self.path}: tensor {_shown(name)}", f"cannot be read any more ({error})") from error
+        entry, data = self._stored(name)
+        shape = self.tensors[name].shape
         if entry.type_name in DENSE:
             return (data if data.flags.aligned else np.array(data)).reshape(shape)
         return _dequantise(data, entry).reshape(shape)
+
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return some rows (indices along the first axis) as `read` would, expanding no others. Raises WeightsError."""
+        entry, data = self._stored(name)
+        shape = self.tensors[name].shape
+        if entry.type_name in DENSE or shape[-1] % entry.block_items:
+            return self.read(name)[rows]
+        wanted = data.reshape(shape[0], -1)[rows]
+        return _dequantise(wanted.reshape(-1), replace(entry, nbytes=wanted.size)).reshape(len(wanted), *shape[1:])
+
+    def _stored(self, name: str) -> tuple[_Entry, np.ndarray]:
+        """Return a tensor's place, and what stands there, mapped from the file."""
+        if name not in self._entries:
+            raise WeightsError(f"{self.path} has no tensor {_shown(name)}: choose one of its {len(self.tensors)}.")
+        entry = self._entries[name]
+        dtype = np.dtype(DENSE.get(entry.type_name, "u1"))
+        if not entry.nbytes:
+            return entry, np.empty(0, dtype)
+        try:
+            return entry, np.memmap(self.path, dtype, "r", entry.start, (entry.nbytes // dtype.itemsize,))
+        except (OSError, ValueError) as error:
+            raise _damaged(f"{self.path}: tensor {_shown(name)}", f"cannot be read any more ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,11 @@ class Recipe:
     axes: tuple[int, ...] | None = None
     reshape: tuple[int, ...] | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the tensor is the file's as it stands."""
+        return len(self.sources) == 1 and self.parts == 1 and self.axes is None and self.reshape is None
+
     def shape(self, infos: Tensors) -> tuple[int, ...]:
         """Return the shape of what `apply` will make. Raises WeightsError where the file's shapes do not allow it."""
         missing = [name for name in self.sources if name not in infos]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import mlx.core as mx
@@ -33,23 +33,39 @@ def fit(model: nn.Module, source: ComponentFile, compute_dtype: mx.Dtype | None)
 
 
 def load_into(
-    model: nn.Module, source: ComponentFile, compute_dtype: mx.Dtype | None, check_cancelled: Callable[[], None]
+    model: nn.Module,
+    source: ComponentFile,
+    compute_dtype: mx.Dtype | None,
+    check_cancelled: Callable[[], None],
+    streamed: Collection[str] = (),
 ) -> None:
-    """Fill `model`, made ready by `fit`, tensor by tensor, each evaluated in this thread.
-
-    For products in the dtype of the weights (None) those of the DiT and the text encoder come as bf16 where the file
-    has float32: restored from a quantised form, or as they were trained.
-    """
-    narrow = compute_dtype is None and source.component in NARROWED
+    """Fill `model`, made ready by `fit`, tensor by tensor, each evaluated in this thread, but for those `streamed`."""
+    narrow = narrow_dtype(source.component, compute_dtype)
     arrays = []
     for name in source.tensors:
+        if name in streamed:
+            continue
         check_cancelled()
-        array = source.array(name)
-        if narrow and array.dtype == mx.float32:
-            array = array.astype(mx.bfloat16)
+        array = narrowed(source.array(name), narrow)
         mx.eval(array)
         arrays.append((name, array))
-    model.load_weights(arrays, strict=True)
+    model.load_weights(arrays, strict=not streamed)
+
+
+def narrow_dtype(component: str, compute_dtype: mx.Dtype | None) -> mx.Dtype | None:
+    """Return what float32 weights of a component are kept as, None: as they are.
+
+    For half-precision products those of the DiT and the text encoder come in half precision where the file has
+    float32: restored from a quantised form, or as they were trained.
+    """
+    if component not in NARROWED or compute_dtype == mx.float32:
+        return None
+    return compute_dtype or mx.bfloat16
+
+
+def narrowed(array: mx.array, narrow: mx.Dtype | None) -> mx.array:
+    """Return float32 as `narrow`, anything else as it is."""
+    return array.astype(narrow) if narrow is not None and array.dtype == mx.float32 else array
 
 
 def _pack_linears(model: nn.Module, path: Path, tensors: dict[str, TensorInfo], compute_dtype: mx.Dtype | None) -> None:

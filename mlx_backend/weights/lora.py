@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -10,11 +11,13 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ..models.linear import Linear, PackedLinear
 from ..models.side_branch import Dora, SideBranch, dora_gain, side_branch
+from ..models.supply import BlockNetwork
 from ..spec.events import LOGGER
 from ..spec.requests import LoraRequest
 from .arrays import to_mlx
 from .lora_keys import Branch, LoraFile, alpha_names, parse
 from .sources import TensorFile, open_tensors, text_metadata
+from .stream import BlockStream, Change
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +38,7 @@ class LoraState:
     originals: dict[str, mx.array] = field(default_factory=dict)
 
 
-def apply_loras(model: nn.Module, requests: tuple[LoraRequest, ...], state: LoraState) -> None:
+def apply_loras(model: BlockNetwork, requests: tuple[LoraRequest, ...], state: LoraState) -> None:
     """Make `requests`, in order, what is on the model; nothing of the model is loaded again, nor a file twice.
 
     `state` belongs to the model and is kept up to date. Raises WeightsError before anything is changed.
@@ -49,32 +52,50 @@ def apply_loras(model: nn.Module, requests: tuple[LoraRequest, ...], state: Lora
     }
     remove_loras(model, state)
     branches: dict[str, list[SideBranch | Dora]] = {}
-    changed: dict[str, mx.array] = {}
-    tensors = dict(tree_flatten(model.parameters()))
+    changes: dict[str, tuple[Change, ...]] = {}
     for key, request in zip(keys, requests, strict=True):
-        for module, branch in loaded[key].branches.items():
+        lora = loaded[key]
+        for module, branch in lora.branches.items():
             branches.setdefault(module, []).append(branch.at(request.strength))
-        for name, delta in loaded[key].deltas.items():
-            state.originals.setdefault(name, tensors[name])
-            changed[name] = _merged(changed.get(name, tensors[name]), delta, loaded[key].plan, name, request.strength)
-    mx.eval(changed)
-    model.update(tree_unflatten(list(changed.items())))
+        for name, delta in lora.deltas.items():
+            replaces = name in lora.plan.deltas and lora.plan.deltas[name].kind == "set"
+            changes[name] = (*changes.get(name, ()), Change(delta, request.strength, replaces))
+    _change(model, changes, state)
     for name, module in model.named_modules():
         if name in branches:
             module.set_branches(tuple(branches[name]))
     state.requests, state.loaded = requests, loaded
 
 
-def remove_loras(model: nn.Module, state: LoraState) -> None:
+def _change(model: BlockNetwork, changes: dict[str, tuple[Change, ...]], state: LoraState) -> None:
+    """Make changes to the tensors in memory, keeping the originals, and announce those to streamed ones."""
+    stream = model.supply
+    if isinstance(stream, BlockStream):
+        streamed = stream.tensors.keys()
+        stream.change({name: made for name, made in changes.items() if name in streamed})
+        changes = {name: made for name, made in changes.items() if name not in streamed}
+    tensors = dict(tree_flatten(model.parameters()))
+    changed = {}
+    for name, made in changes.items():
+        state.originals[name] = changed[name] = tensors[name]
+        for change in made:
+            changed[name] = change(changed[name])
+    mx.eval(changed)
+    model.update(tree_unflatten(list(changed.items())))
+
+
+def remove_loras(model: BlockNetwork, state: LoraState) -> None:
     """Take everything off the model again."""
     model.update(tree_unflatten(list(state.originals.items())))
+    if isinstance(model.supply, BlockStream):
+        model.supply.change({})
     for _, module in model.named_modules():
         if isinstance(module, (Linear, PackedLinear)):
             module.set_branches(())
     state.originals, state.requests = {}, ()
 
 
-def load_lora(request: LoraRequest, model: nn.Module, state: LoraState) -> LoadedLora:
+def load_lora(request: LoraRequest, model: BlockNetwork, state: LoraState) -> LoadedLora:
     """Read a LoRA file for a model; one line in the log says what matched. Raises WeightsError."""
     file = open_tensors(request.path)
     plan = read_plan(file, model, allow_unknown=request.allow_unknown)
@@ -86,7 +107,7 @@ def load_lora(request: LoraRequest, model: nn.Module, state: LoraState) -> Loade
     for name, branch in plan.branches.items():
         module = modules[name]
         if isinstance(module, (Linear, PackedLinear)):
-            branches[name] = _branch(file, branch, module)
+            branches[name] = _branch(file, branch, lambda name=name: _dense(model, name))
         else:  # a stem: its few numbers take the change themselves
             weight = f"{name}.weight"
             deltas[weight] = _branch(file, branch, None).dense().reshape(targets[weight].shape)
@@ -124,20 +145,20 @@ def lora_targets(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _branch(file: TensorFile, branch: Branch, module: Linear | PackedLinear | None) -> SideBranch | Dora:
+def _branch(file: TensorFile, branch: Branch, weight: Callable[[], mx.array] | None) -> SideBranch | Dora:
     parts = {part: _array(file, name) for part, name in branch.names.items()}
     mx.eval(parts)
     side = side_branch(branch.kind, parts, branch.scale)
-    if branch.dora is None or module is None:
+    if branch.dora is None or weight is None:
         return side
-    return Dora(side, dora_gain(_array(file, branch.dora), side, module.dense))
+    return Dora(side, dora_gain(_array(file, branch.dora), side, weight))
 
 
-def _merged(tensor: mx.array, delta: mx.array, plan: LoraFile, name: str, strength: float) -> mx.array:
-    kind = plan.deltas[name].kind if name in plan.deltas else "add"
-    if kind == "set":
-        return delta.astype(tensor.dtype) if strength else tensor
-    return (tensor.astype(mx.float32) + strength * delta).astype(tensor.dtype)
+def _dense(model: BlockNetwork, name: str) -> mx.array:
+    """Return the unpacked weight of a Linear, which may have to be read for that."""
+    if isinstance(model.supply, BlockStream) and f"{name}.weight" in model.supply.tensors:
+        return model.supply.dense(name)
+    return dict(model.named_modules())[name].dense()
 
 
 def _array(file: TensorFile, name: str) -> mx.array:

@@ -55,6 +55,10 @@ class ShardedFile:
         """Return a tensor; dtypes that numpy lacks come as their bits. Raises WeightsError."""
         return self._shards[name].read(name)
 
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return some rows of a tensor, as `read` would. Raises WeightsError."""
+        return self._shards[name].read_rows(name, rows)
+
 
 def shard_names(path: Path) -> list[str]:
     """Return the files that an index names, all of them beside it. Raises WeightsError."""
@@ -93,6 +97,16 @@ def open_tensors(path: Path) -> TensorFile:
     if start[:1] == b"{" and int.from_bytes(start, "little") > size:
         return ShardedFile(path)
     return SafetensorsFile(path)
+
+
+def read_rows(file: TensorFile, name: str, rows: np.ndarray) -> np.ndarray:
+    """Return rows (indices along the first axis) of a tensor, without the others where the format allows it.
+
+    Torch files and the dense tensors of GGUF are mapped, so that indexing reads no more than the rows.
+    """
+    if isinstance(file, (SafetensorsFile, ShardedFile, GGUFFile)):
+        return file.read_rows(name, rows)
+    return file.read(name)[rows]
 
 
 def text_metadata(file: TensorFile) -> dict[str, str]:

@@ -1,0 +1,47 @@
+"""Where a network's blocks come from: memory, where they stay, or a file, from which each comes when it is due."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, Protocol
+
+from mlx import nn
+
+
+class BlockSupply(Protocol):
+    """Hands out blocks in order, each with its weights in place until the next one is asked for."""
+
+    def due(self, blocks: list[Any]) -> Generator[Any, None, None]:
+        """Yield each of `blocks`. Closing the generator early releases what was read ahead."""
+
+
+class InMemory:
+    """The blocks as they are."""
+
+    def due(self, blocks: list[Any]) -> Generator[Any, None, None]:
+        """See BlockSupply."""
+        yield from blocks
+
+
+class BlockNetwork(nn.Module):
+    """A network whose work is a run through `blocks`; it does not know whether they stay in memory."""
+
+    blocks: list[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._supply: BlockSupply = InMemory()
+
+    @property
+    def supply(self) -> BlockSupply:
+        """Where the blocks come from."""
+        return self._supply
+
+    def take_blocks_from(self, supply: BlockSupply) -> None:
+        """Let the blocks come from `supply` from now on."""
+        self._supply = supply
+
+    def due_blocks(self) -> closing[Generator[Any, None, None]]:
+        """Return the blocks of one pass, for a `with` statement: leaving it, also by an error, ends reading ahead."""
+        return closing(self._supply.due(self.blocks))
