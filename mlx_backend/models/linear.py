@@ -55,7 +55,7 @@ class PackedLinear(AdaptableLinear):
 
     Mind the plain `bias` beside `biases`. The matrix is unpacked once and multiplied densely: for many rows that is
     faster than `quantized_matmul` on every device measured, and it stays clear of the kernel faults that
-    bf16 activations met above 32,767 rows.
+    bf16 activations met above 32,767 rows. A call of few rows, see `keep_packed_below`, multiplies it as it is.
     """
 
     def __init__(
@@ -77,6 +77,30 @@ class PackedLinear(AdaptableLinear):
         self._in_dim = in_dim
         self._group_size = group_size
         self._bits = bits
+        self._few_rows = 0
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if len(x) > self._few_rows:
+            return super().__call__(x)
+        dtype = self._compute_dtype or self.scales.dtype
+        bias = self.get("bias")
+
+        def product(x: mx.array) -> mx.array:
+            factors = (self.scales.astype(dtype), self.biases.astype(dtype))
+            how = {"transpose": True, "group_size": self._group_size, "bits": self._bits}
+            out = mx.quantized_matmul(x.astype(dtype), self.weight, *factors, **how)
+            return out if bias is None else out + bias.astype(dtype)
+
+        return with_branches(product, self._branches, bias, dtype)(x)
+
+    @property
+    def packing(self) -> tuple[int, int]:
+        """Bits of a weight, and weights that share a scale."""
+        return self._bits, self._group_size
+
+    def keep_packed_below(self, rows: int) -> None:
+        """Let calls of up to so many rows multiply the packed matrix as it is, where that was measured to be faster."""
+        self._few_rows = rows
 
     @property
     def dense_shape(self) -> tuple[int, int]:

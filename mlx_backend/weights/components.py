@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import mlx.core as mx
+
 from ..models.clip_vision import ClipVision
+from ..models.linear import PackedLinear
 from ..models.scail2 import Scail2DiT
 from ..models.supply import BlockNetwork
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
+from ..runtime.crossover import few_rows
 from ..runtime.device import compute_dtype
 from ..spec.events import LOGGER
 from .component_file import ComponentFile, open_component
@@ -46,7 +50,18 @@ def load_component(
             streamed.add(WORDS)
     LOGGER.info("%s: %s%s", source.path, source.description, ", streamed" if streamed else "")
     load_into(model, source, dtype, check_cancelled, streamed)
+    _measure_crossover(model, dtype)
     return model
+
+
+def _measure_crossover(model: Network, dtype: mx.Dtype | None) -> None:
+    """Tell packed layers up to how many rows they had better stay packed; one of each packing is measured."""
+    measured: dict[tuple[int, int], int] = {}
+    for layer in model.modules():
+        if isinstance(layer, PackedLinear):
+            if layer.packing not in measured:
+                measured[layer.packing] = few_rows(layer.dense_shape, *layer.packing, dtype or layer.scales.dtype)
+            layer.keep_packed_below(measured[layer.packing])
 
 
 def check_file(snapshot: Snapshot, component: str, precision: str) -> None:
