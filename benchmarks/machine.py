@@ -1,27 +1,19 @@
-"""What a measurement was made on."""
+"""What a measurement was made on, and what it took of it."""
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib.metadata import version
-from pathlib import Path
+import resource
+import sys
 
-import mlx.core as mx
+from mlx_backend.diagnostics.machine import this_machine
 
 
 def describe_machine() -> str:
-    """Return processor, cores, system, device and versions in one line."""
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
-        f"device {mx.default_device()}, mlx {version('mlx')}, Python {platform.python_version()}"
-    )
+    """Return processor, cores, memory, system, device and versions in one line."""
+    return str(this_machine())
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return str(mx.device_info().get("device_name", platform.processor() or "unknown processor"))
+def peak_resident() -> int:
+    """Return the most memory that this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10  # Linux counts kibibytes

@@ -1,4 +1,4 @@
-"""What packing costs: size and the cosine of one pass's output against bf16, for 4, 8 and mixed bits.
+"""What packing costs: size and the cosine of one pass's output against bf16, for 4, 5, 6, 8 and mixed bits.
 
 `python -m benchmarks.quantisation` measures the tests' tiny model and a random one of dim 1536 with 6 layers. Nobody
 trained either, so the figures rank ways of packing these weights, and say nothing of pictures.
@@ -23,9 +23,10 @@ from mlx.utils import tree_flatten  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams  # noqa: E402
+from mlx_backend.spec.conversion import ConvertOptions  # noqa: E402
 from mlx_backend.spec.events import LogListener  # noqa: E402
 from mlx_backend.weights.components import load_component  # noqa: E402
-from mlx_backend.weights.convert import ConvertOptions, convert  # noqa: E402
+from mlx_backend.weights.convert import convert  # noqa: E402
 from mlx_backend.weights.random_snapshot import DIT  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
 
@@ -34,6 +35,8 @@ MIDDLE = replace(DIT, dim=1536, ffn_dim=8960, freq_dim=256, num_heads=12, num_la
 WAYS = {
     "bf16": ConvertOptions(),
     "q8, groups of 64": ConvertOptions(bits=8),
+    "q6, groups of 64": ConvertOptions(bits=6),
+    "q5, groups of 64": ConvertOptions(bits=5),
     "q4, groups of 64": ConvertOptions(bits=4),
     "q4, groups of 32": ConvertOptions(bits=4, group_size=32),
     "mixed, groups of 64": ConvertOptions(mixed=True),

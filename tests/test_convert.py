@@ -17,10 +17,11 @@ from mlx_backend.cli.main import main
 from mlx_backend.models.linear import PackedLinear
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.spec.conversion import ConvertOptions, Packing
 from mlx_backend.spec.errors import Cancelled, RequestError, WeightsError
 from mlx_backend.weights import convert as module
 from mlx_backend.weights.components import load_component
-from mlx_backend.weights.convert import ConvertOptions, Packing, choose_mixed, convert
+from mlx_backend.weights.convert import choose_mixed, convert
 from mlx_backend.weights.formats import read_header
 from mlx_backend.weights.snapshot import COMPONENTS, Snapshot, find_snapshots
 
@@ -66,12 +67,15 @@ def test_an_upstream_folder_becomes_a_turnkey_one(tmp_path, listener):
     assert np.abs(frames - golden_file("pipeline")["0.frames"].astype(np.float32)).max() < BAR
 
 
-@pytest.mark.parametrize(("bits", "group_size"), [(4, 32), (4, 64), (8, 32), (8, 64)])
-def test_packed_weights_are_those_of_mx_quantize(bits, group_size, tmp_path, listener, monkeypatch):
+@pytest.mark.parametrize(
+    ("bits", "group_size", "text_bits"),
+    [(4, 32, 8), (4, 64, 8), (5, 32, 4), (5, 64, 6), (6, 32, 5), (6, 64, 4), (8, 32, 6), (8, 64, 5)],
+)
+def test_packed_weights_are_those_of_mx_quantize(bits, group_size, text_bits, tmp_path, listener, monkeypatch):
     monkeypatch.setattr(module, "SLICE_BYTES", 1 << 14)  # several slices for each matrix
-    options = ConvertOptions(bits=bits, group_size=group_size, text_encoder_bits=8)
+    options = ConvertOptions(bits=bits, group_size=group_size, text_encoder_bits=text_bits)
     convert(Snapshot.open(SOURCE), tmp_path / "made", options, listener)
-    for component, count, width in (("dit", 24, bits), ("t5_encoder", 14, 8)):
+    for component, count, width in (("dit", 24, bits), ("t5_encoder", 14, text_bits)):
         made = mx.load(str(tmp_path / "made" / f"{component}.safetensors"))
         dense = mx.load(str(SOURCE / f"{component}.safetensors"))
         layers = packed_names(made)
@@ -85,7 +89,7 @@ def test_packed_weights_are_those_of_mx_quantize(bits, group_size, tmp_path, lis
         assert all(mx.array_equal(made[name], array).item() for name, array in dense.items())
     settings = json.loads((tmp_path / "made" / "config.json").read_text())
     assert settings["quantization"] == {"bits": bits, "group_size": group_size}
-    assert settings["text_encoder_quantization"] == {"bits": 8, "group_size": group_size}
+    assert settings["text_encoder_quantization"] == {"bits": text_bits, "group_size": group_size}
     frames = golden_frames(tmp_path / "made", listener)
     assert np.isfinite(frames).all()
 
@@ -295,7 +299,7 @@ def test_a_single_file_becomes_a_folder_of_that_part(tmp_path, capsys):
     assert Snapshot.assemble(SOURCE, {"dit": tmp_path / "made"}).path("dit").parent == tmp_path / "made"
 
 
-@pytest.mark.parametrize("options", [["--bits", "5"], ["--group-size", "16"], ["--dtype", "int8"]])
+@pytest.mark.parametrize("options", [["--bits", "3"], ["--group-size", "16"], ["--dtype", "int8"]])
 def test_options_that_do_not_exist_are_told(options, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["convert", str(SOURCE), str(tmp_path / "made"), *options])
@@ -303,8 +307,24 @@ def test_options_that_do_not_exist_are_told(options, tmp_path, capsys):
     assert options[0] in capsys.readouterr().err
 
 
-def test_mixed_bits_and_8_bits_exclude_each_other(tmp_path, capsys):
-    assert main(["convert", str(SOURCE), str(tmp_path / "made"), "--mixed", "--bits", "8"]) == 2
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"bits": 3}, "packed in 3 bits: choose 4, 5, 6 or 8"),
+        ({"text_encoder_bits": 2}, "packed in 2 bits"),
+        ({"group_size": 16}, "groups of 16: choose 32, 64 or 128"),
+        ({"dtype": "int8"}, "'int8' is unknown: choose one of bfloat16"),
+        ({"mixed": True, "bits": 6}, "leave one out"),
+    ],
+)
+def test_options_are_checked_on_sight(options, words):
+    with pytest.raises(RequestError, match=words):
+        ConvertOptions(**options)
+
+
+@pytest.mark.parametrize("bits", ["5", "6", "8"])
+def test_mixed_bits_and_more_than_4_exclude_each_other(bits, tmp_path, capsys):
+    assert main(["convert", str(SOURCE), str(tmp_path / "made"), "--mixed", "--bits", bits]) == 2
     assert "leave one out" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from mlx_backend.spec.errors import WeightsError
 from mlx_backend.weights import key_tables
 from mlx_backend.weights.component_file import open_component
 from mlx_backend.weights.key_maps import origins
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.snapshot import Snapshot, find_snapshots
 
 SOURCE = GOLDENS / "snapshot"
 CASE = 0
@@ -128,6 +128,44 @@ def test_a_folder_of_any_layout_is_enough(tmp_path, listener, capsys):
     assert "umt5-xxl/tokenizer.json: the tokenizer" in said
 
 
+FOLDERS = {
+    "diffusers": {
+        "transformer": ("dit", "diffusers", "sharded"),
+        "vae": ("vae", "diffusers", "safetensors"),
+        "text_encoder": ("t5_encoder", "hf_t5", "sharded"),
+        "image_encoder": ("clip", "hf_clip", "safetensors"),
+    },
+    "xocialize": {
+        "dit": ("dit", "xocialize", "safetensors"),
+        "vae": ("vae", "turnkey", "safetensors"),
+        "umt5": ("t5_encoder", "turnkey", "safetensors"),
+        "clip": ("clip", "xocialize", "safetensors"),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_published_folder_is_enough(kind, tmp_path, listener):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, (component, layout, form) in FOLDERS[kind].items():
+        inner = folder / name
+        inner.mkdir()
+        path = write(in_layout(component, layout), form, inner)
+        if kind == "diffusers":
+            (inner / "config.json").write_text("{}")
+        else:  # a flat folder, and no tokenizer in it
+            path.rename(folder / f"{name}.safetensors")
+            inner.rmdir()
+    parts = {"tokenizer": SOURCE / "tokenizer.json"} if kind == "xocialize" else {}
+    if kind == "diffusers":
+        (folder / "model_index.json").write_text("{}")
+        (folder / "tokenizer").mkdir()
+        (folder / "tokenizer" / "tokenizer.json").write_bytes((SOURCE / "tokenizer.json").read_bytes())
+    assert find_snapshots([tmp_path]) == [folder]
+    assert_golden(frames_of(parts, listener, folder=folder))
+
+
 def block_matrices(tensors):
     return [n for n, t in tensors.items() if ".blocks." in f".{n}" and t.ndim == 2 and "norm" not in n]
 
@@ -152,7 +190,7 @@ def test_fp8_scaled_equals_its_own_restored_weights(tmp_path, listener):
     assert 1e-3 < np.abs(frames - golden_file("pipeline")[f"{CASE}.frames"]).max() < 1  # quantised, yet a picture
 
 
-@pytest.mark.parametrize("quantisation", ["Q8_0", "Q4_0", "Q5_1"])
+@pytest.mark.parametrize("quantisation", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_gguf_equals_its_own_restored_weights(quantisation, tmp_path, listener):
     path = tmp_path / "dit.gguf"
     writer = gguf.GGUFWriter(path, "wan")
@@ -208,8 +246,6 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path):
 
 
 def test_folders_of_any_layout_are_offered_and_hidden_ones_are_not(tmp_path):
-    from mlx_backend.weights.snapshot import find_snapshots
-
     (tmp_path / "turnkey").symlink_to(SOURCE)
     (tmp_path / "upstream" / "umt5-xxl").mkdir(parents=True)
     (tmp_path / "upstream" / "umt5-xxl" / "encoder.pth").write_bytes(b"")

@@ -7,18 +7,17 @@ import sys
 from pathlib import Path
 
 from ..runtime.device import require_mlx
-from ..spec.errors import RequestError, WeightsError
-from ..weights.snapshot import Snapshot, identify_file
+from ..spec.conversion import BITS, DTYPES, GROUP_SIZES, ConvertOptions
 from .listener import TerminalListener
 
-BITS = ("4", "8", "none")
+CHOICES = (*map(str, BITS), "none")
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
     """Describe the command to argparse."""
     parser = commands.add_parser(
         "convert",
-        help="write a model as a turnkey snapshot, dense or packed in 4 or 8 bits",
+        help="write a model as a turnkey snapshot, dense or packed in 4 to 8 bits",
         description="Writes config.json, four safetensors files and tokenizer.json to the new folder DST. A single "
         "file as SRC gives a folder with that part alone.",
     )
@@ -27,24 +26,22 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     add("destination", type=Path, metavar="DST", help="the folder to make; it must not exist")
     add(
         "--dtype",
-        choices=("bfloat16", "float16", "float32"),
+        choices=tuple(DTYPES),
         default="bfloat16",
         help="of what stays dense in the DiT and text encoder; VAE and CLIP are float32 (default %(default)s)",
     )
-    add("--bits", choices=BITS, default="none", help="of the DiT's block linears (default %(default)s: dense)")
-    add("--group-size", type=int, choices=(32, 64, 128), default=64, help="weights per scale (default %(default)s)")
+    add("--bits", choices=CHOICES, default="none", help="of the DiT's block linears (default %(default)s: dense)")
+    add("--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights per scale (default %(default)s)")
     add("--mixed", action="store_true", help="4 or 8 bits for each layer, by its error; about the size of 4")
-    add("--text-encoder-bits", choices=BITS, default="none", help="of UMT5's block linears (default %(default)s)")
+    add("--text-encoder-bits", choices=CHOICES, default="none", help="of UMT5's block linears (default %(default)s)")
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Convert, and say what was made. Raises BackendError."""
     require_mlx()
-    from ..weights.convert import ConvertOptions, check_destination, convert
+    from ..weights.convert import check_destination, convert, open_source
 
-    if chosen.mixed and chosen.bits == "8":
-        raise RequestError("--mixed chooses 4 or 8 bits for each layer, so --bits 8 cannot be had too: leave one out.")
     options = ConvertOptions(
         dtype=chosen.dtype,
         bits=_bits(chosen.bits),
@@ -58,16 +55,6 @@ def run(chosen: argparse.Namespace) -> None:
     size = sum(path.stat().st_size for path in chosen.destination.iterdir())
     part = "" if len(snapshot.files) > 1 else f", the {next(iter(snapshot.files))} alone"
     sys.stdout.write(f"{chosen.destination}: {size / 1e9:.3f} GB{part}\n")
-
-
-def open_source(path: Path) -> Snapshot:
-    """Return a model's parts: all four from a folder, or the one that a single file holds. Raises WeightsError."""
-    if path.is_dir():
-        return Snapshot.open(path)
-    found = identify_file(path)[1]
-    if found.component is None:
-        raise WeightsError(f"{path} is {found.description}: choose a part of SCAIL-2, or a folder that holds them all.")
-    return Snapshot({found.component: path}, path, {})
 
 
 def _bits(text: str) -> int | None:

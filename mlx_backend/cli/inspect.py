@@ -7,7 +7,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from ..weights.quantised import find_quantised
 from ..weights.snapshot import COMPONENTS, Snapshot, identify_file
+from ..weights.sources import text_metadata
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
@@ -32,10 +34,12 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def describe(path: Path) -> str:
-    """Return kind, layout, counts and sizes of a file in one line. Raises WeightsError."""
+    """Return kind, layout, counts, packing and size of a file in one line. Raises WeightsError."""
     file, found = identify_file(path)
     dtypes = Counter(info.dtype for info in file.tensors.values())
     stored = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
     packed = sum(name.endswith(".scales") for name in file.tensors)
     note = f", {packed} layers packed" if packed else ""
+    kinds = Counter(tensor.kind for tensor in find_quantised(file.tensors, file.read, text_metadata(file)).values())
+    note += "".join(f", {count} weights in {kind}" for kind, count in kinds.most_common())
     return f"{found.description}, {len(file.tensors)} tensors ({stored}){note}, {path.stat().st_size / 1e9:.3f} GB"

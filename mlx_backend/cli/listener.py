@@ -15,6 +15,10 @@ class TerminalListener(LogListener):
         self._line = ""
         self._since = time.perf_counter()
 
+    def note(self, message: str) -> None:
+        """Print the note."""
+        sys.stderr.write(f"{message}\n")
+
     def progress(self, event: Progress) -> None:
         """Show how far the run is."""
         line = event.phase

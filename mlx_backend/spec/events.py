@@ -34,6 +34,9 @@ class Listener(Protocol):
     def warn(self, message: str) -> None:
         """Tell the user something that does not stop the run."""
 
+    def note(self, message: str) -> None:
+        """Tell the user what to expect: a plan, a time."""
+
     def check_cancelled(self) -> None:
         """Raise to stop the run; called at least once per DiT block and per VAE frame."""
 
@@ -47,6 +50,10 @@ class LogListener:
     def warn(self, message: str) -> None:
         """Log the warning."""
         LOGGER.warning(message)
+
+    def note(self, message: str) -> None:
+        """Log the note."""
+        LOGGER.info(message)
 
     def check_cancelled(self) -> None:
         """Never stop."""

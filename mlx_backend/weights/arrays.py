@@ -5,6 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
+MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}  # by safetensors' names
+
 
 def as_stored(array: np.ndarray) -> mx.array:
     """Return an MLX copy of an array as it was read: bf16 stays its bits in uint16. Any thread may call it."""

@@ -50,10 +50,15 @@ class ComponentFile:
 
     def rows(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Read some rows of a table, where the file's layout allows without the rest of it. Raises WeightsError."""
-        recipe = self.recipes.get(name)
-        if recipe is None or not recipe.is_plain or recipe.sources[0] in self.quantised:
+        if not self.has_rows(name):
             return self.values(name)[rows]
-        return read_rows(self.file, recipe.sources[0], rows)
+        return read_rows(self.file, self.recipes[name].sources[0], rows)
+
+    def has_rows(self, name: str) -> bool:
+        """Whether the rows of a tensor can be read without the rest of it."""
+        recipe = self.recipes.get(name)
+        plain = recipe is not None and recipe.is_plain and recipe.sources[0] not in self.quantised
+        return plain and bool(self.tensors[name].shape)
 
     def _read(self, source: str) -> np.ndarray:
         quantised = self.quantised.get(source)

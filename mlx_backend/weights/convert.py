@@ -22,16 +22,17 @@ import numpy as np
 from ..models.linear import PackedLinear
 from ..models.scail2 import Scail2DiT
 from ..models.umt5 import UMT5Encoder
-from ..spec.errors import RequestError
+from ..spec.conversion import DTYPES, GROUP_SIZES, HIGH_BITS, LOW_BITS, ConvertOptions, Packing
+from ..spec.errors import RequestError, WeightsError
 from ..spec.events import Listener, Progress
-from .arrays import to_mlx
+from .arrays import MLX_DTYPES, to_mlx
 from .component_file import ComponentFile, open_component
 from .components import check_file
 from .detect import dit_config, dit_settings, umt5_config
 from .formats import NUMPY_DTYPES, TensorInfo
 from .layouts import snapshot_name
 from .load import NARROWED, fit
-from .snapshot import CALLED, COMPONENTS, CONFIG, TOKENIZER, Snapshot
+from .snapshot import CALLED, COMPONENTS, CONFIG, TOKENIZER, Snapshot, identify_file
 from .tokenizer import load_tokenizer
 
 # What is packed, by official names inside `blocks.N.`, as in published snapshots; all else stays dense. The number
@@ -44,45 +45,9 @@ POLICY: dict[str, dict[str, float]] = {
     | dict.fromkeys(("cross_attn.v", "cross_attn.v_img", "cross_attn.o"), UNGATED),
     "t5_encoder": dict.fromkeys(("attn.q", "attn.k", "attn.v", "attn.o", "ffn.gate.0", "ffn.fc1", "ffn.fc2"), GATED),
 }
-LOW_BITS, HIGH_BITS = 4, 8
-GROUP_SIZES = (32, 64, 128)
 MIXED_BUDGET = 0.1  # how much larger than uniform LOW_BITS the packed layers may become
-DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
 SLICE_BYTES = 32 << 20  # of the source, read or computed beside it at a time
 SPARE_BYTES = 64 << 20  # for the tokenizer, and what a file system keeps for itself
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """How a matrix is packed."""
-
-    bits: int
-    group_size: int
-
-    @property
-    def weight_bytes(self) -> float:
-        """Bytes for each weight, with its share of the bf16 scale and zero point."""
-        return (self.bits + 32 / self.group_size) / 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConvertOptions:
-    """What to make: `dtype` of the DiT and text encoder where they stay dense, and `bits` (None: dense) of each.
-
-    `mixed` chooses 4 or 8 bits for each layer of the DiT, whatever `bits` says.
-    """
-
-    dtype: str = "bfloat16"
-    bits: int | None = None
-    group_size: int = 64
-    mixed: bool = False
-    text_encoder_bits: int | None = None
-
-    def packing(self, component: str) -> Packing | None:
-        """Return how the layers of a component that POLICY names are packed, before any are given more bits."""
-        bits = {"dit": LOW_BITS if self.mixed else self.bits, "t5_encoder": self.text_encoder_bits}.get(component)
-        return None if bits is None else Packing(bits, self.group_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +83,16 @@ def check_destination(destination: Path, source: Path | None) -> None:
         raise RequestError(f"{destination.parent} is not a folder, so {destination.name} cannot be made in it.")
     if source is not None and source.is_dir() and destination.resolve().is_relative_to(source.resolve()):
         raise RequestError(f"The destination {destination} lies inside the source {source}: name a folder elsewhere.")
+
+
+def open_source(path: Path) -> Snapshot:
+    """Return a model's parts: all four from a folder, or the one that a single file holds. Raises WeightsError."""
+    if path.is_dir():
+        return Snapshot.open(path)
+    found = identify_file(path)[1]
+    if found.component is None:
+        raise WeightsError(f"{path} is {found.description}: choose a part of SCAIL-2, or a folder that holds them all.")
+    return Snapshot({found.component: path}, path, {})
 
 
 def convert(snapshot: Snapshot, destination: Path, options: ConvertOptions, listener: Listener) -> None:
@@ -337,12 +312,17 @@ def _cast(source: ComponentFile, step: Step, part: mx.array) -> mx.array:
 def _slices(source: ComponentFile, name: str) -> Iterator[mx.array]:
     """Yield a tensor in slices along its first axis.
 
-    It stays NumPy's until then: a whole copy in MLX beside it would double the peak.
+    Where the file's layout allows no more than a slice is read and restored at a time; elsewhere it stays NumPy's until
+    then, because a whole copy in MLX beside it would double the peak.
     """
-    values = source.values(name)
-    rows = max(1, SLICE_BYTES * len(values) // max(values.nbytes, 1))
-    for start in range(0, len(values), rows):
-        yield to_mlx(values[start : start + rows], source.tensors[name].dtype)
+    info = source.tensors[name]
+    count = info.shape[0] if info.shape else 1
+    rows = max(1, SLICE_BYTES * count // max(info.nbytes, 1))
+    whole = source.values(name) if not source.has_rows(name) else None
+    for start in range(0, count, rows):
+        stop = min(start + rows, count)
+        part = source.rows(name, np.arange(start, stop)) if whole is None else whole[start:stop]
+        yield to_mlx(part, info.dtype)
 
 
 def _settings(snapshot: Snapshot, plans: Mapping[str, Plan]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from .lora_keys import Branch, LoraFile, alpha_names, parse
 from .sources import TensorFile, open_tensors, text_metadata
 from .stream import BlockStream, Change
 
+MAX_CONFIG_BYTES = 1 << 20  # an adapter_config.json has a few hundred
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedLora:
@@ -122,7 +124,7 @@ def read_plan(file: TensorFile, model: nn.Module, *, allow_unknown: bool) -> Lor
     shapes = {name: info.shape for name, info in file.tensors.items()}
     metadata = text_metadata(file)
     beside = file.path.with_name("adapter_config.json")
-    if beside.is_file():
+    if beside.is_file() and beside.stat().st_size <= MAX_CONFIG_BYTES:
         metadata["adapter_config.json"] = beside.read_text(encoding="utf-8")
     return parse(
         shapes,

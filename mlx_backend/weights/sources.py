@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ..spec.errors import WeightsError
-from .formats import SafetensorsFile, TensorInfo
+from .formats import MAX_HEADER_BYTES, SafetensorsFile, TensorInfo
 from .gguf_file import GGUFFile
 from .torch_file import TorchFile
 
@@ -72,6 +72,9 @@ def shard_names(path: Path) -> list[str]:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
+    size = path.stat().st_size
+    if size > MAX_HEADER_BYTES:
+        raise WeightsError(f"{path} has {size} bytes, too many for an index of safetensors files: download it again.")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): str(shard) for name, shard in index["weight_map"].items()}
