@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..mlx_backend.runtime.device import require_mlx
 from ..mlx_backend.spec.geometry import SIZE_STEP
-from ..mlx_backend.spec.requests import SamplingSettings, Scene
+from ..mlx_backend.spec.requests import MAX_THRESHOLD, STEP_CACHES, Economy, SamplingSettings, Scene
 from ..mlx_backend.spec.variants import MODES, SCAIL2, SOLVERS
 from . import host, sockets
 from .tensors import to_latent, to_numpy
@@ -26,7 +26,7 @@ class Scail2Sampler(io.ComfyNode):
             description="Makes the reference character perform the driving video's motion: in its own scene "
             "(animation) or in the driving video's scene (replacement). Videos of any length; no frame is dropped.",
             search_aliases=["scail", "scail2", "animate", "character replacement", "motion transfer"],
-            inputs=[*_inputs(), *_settings()],
+            inputs=[*_inputs(), *_settings(), *_economy()],
             outputs=[io.Latent.Output("latent", display_name="latent")],
         )
 
@@ -55,6 +55,10 @@ class Scail2Sampler(io.ComfyNode):
         black_background: bool,
         reference_mask: torch.Tensor | None = None,
         driving_mask: torch.Tensor | None = None,
+        step_cache: str = STEP_CACHES[0],
+        cache_threshold: float = Economy().threshold,
+        guidance_until: float = Economy().guidance_until,
+        draft: bool = False,
     ) -> io.NodeOutput:
         """Return the LATENT of all segments."""
         scene = Scene(
@@ -69,6 +73,7 @@ class Scail2Sampler(io.ComfyNode):
             max_frames=max_frames,
             follow_orientation=follow_orientation,
             black_background=black_background,
+            draft=draft,
         )
         settings = SamplingSettings(
             steps=steps,
@@ -78,6 +83,7 @@ class Scail2Sampler(io.ComfyNode):
             seed=seed,
             segment_length=segment_length,
             segment_overlap=segment_overlap,
+            economy=Economy(step_cache=step_cache, threshold=cache_threshold, guidance_until=guidance_until),
         )
         require_mlx()
         from ..mlx_backend.pipelines.sample import sample_clip
@@ -200,5 +206,50 @@ def _settings() -> list[io.Input]:
             default=True,
             tooltip="In replacement mode, black out what is around the character in the reference (needs its mask).",
             advanced=True,
+        ),
+    ]
+
+
+def _economy() -> list[io.Input]:
+    """Inputs that older workflows lack; they stay last, because saved workflows keep widgets by position."""
+    unproved = "Off by default: nobody has validated it on real weights."
+    return [
+        io.Combo.Input(
+            "step_cache",
+            options=list(STEP_CACHES),
+            default=STEP_CACHES[0],
+            optional=True,
+            tooltip=f"Reuse the model's answer in steps where it changes little. {unproved} Useless below about 20 "
+            "steps. easycache decides while it runs; magcache follows a fixed schedule.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "cache_threshold",
+            default=Economy().threshold,
+            min=0.0,
+            max=MAX_THRESHOLD,
+            step=0.01,
+            optional=True,
+            tooltip="How much error the step cache may gather: more is faster and worse. Published for Wan 2.1: 0.05 "
+            "for easycache, 0.12 for magcache; 0 reuses nothing.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "guidance_until",
+            default=Economy().guidance_until,
+            min=0.05,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Share of the steps after which the difference that the prompt makes is kept instead of computed: "
+            f"at 0.5 a quarter of the passes is saved. {unproved} 1 computes it in every step; no effect at cfg 1.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "draft",
+            default=False,
+            optional=True,
+            tooltip="A quick preview with the same seed and framing: half the width and height, at most the first 33 "
+            "frames. The full run will resemble it, not equal it.",
         ),
     ]

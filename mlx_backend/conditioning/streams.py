@@ -12,17 +12,18 @@ from ..models.scail2 import HISTORY_CHANNELS, Reference, Streams
 from ..models.vae21 import WanVAE21
 from ..spec.geometry import latent_frames
 from ..spec.segments import Segment
+from ..spec.tiling import Tiling
 from .masks import packed
 from .scene import PreparedScene
 
 
 def encode_references(
-    vae: WanVAE21, scene: PreparedScene, check_cancelled: Callable[[], None]
+    vae: WanVAE21, scene: PreparedScene, check_cancelled: Callable[[], None], tiling: Tiling | None = None
 ) -> tuple[Reference, ...]:
-    """Encode each reference picture alone and pack its mask; the primary one first."""
+    """Encode each reference picture alone, in tiles if asked to, and pack its mask; the primary one first."""
     made = []
     for picture, mask in zip(scene.references, scene.reference_masks, strict=True):
-        latent = vae.encode(_signed(picture[None]), check_cancelled)
+        latent = vae.encode(_signed(picture[None]), check_cancelled, tiling)
         made.append(Reference(latent, None if mask is None else mx.array(packed(mask))))
     return tuple(made)
 
@@ -33,10 +34,11 @@ def segment_streams(
     references: tuple[Reference, ...],
     segment: Segment,
     check_cancelled: Callable[[], None],
+    tiling: Tiling | None = None,
 ) -> Streams:
     """Encode the driving frames of a segment at half size and pack their mask."""
     mask = scene.driving_mask
-    driving = vae.encode(_signed(halved(window(scene.driving, segment))), check_cancelled)
+    driving = vae.encode(_signed(halved(window(scene.driving, segment))), check_cancelled, tiling)
     return Streams(
         references=references,
         driving=driving,

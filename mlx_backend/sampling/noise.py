@@ -39,6 +39,23 @@ class TorchNoise:
         return (draws & 0xFFFFFF).astype(np.float32) / np.float32(1 << 24)
 
 
+def drafted_noise(noise: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the noise of a draft of `shape` [16, t, h, w] from that of its full run [16, T, H, W], t up to T.
+
+    Each value is the mean of 2x2 values of the full run, times two, so that its variance is one and it is where the
+    same part of the picture is; `draft_size` cuts both ends of a side alike, so the middle is kept. Noise of the
+    draft's width and height stays as it is. The first t latent frames are kept.
+    """
+    channels, frames, height, width = shape
+    noise = noise[:, :frames]
+    if noise.shape == shape:
+        return noise
+    pairs = noise.reshape(channels, frames, noise.shape[2] // 2, 2, noise.shape[3] // 2, 2)
+    pooled = 2 * pairs.mean(axis=(3, 5))
+    top, left = (pooled.shape[2] - height) // 2, (pooled.shape[3] - width) // 2
+    return pooled[:, :, top : top + height, left : left + width]
+
+
 def _box_muller(uniform: np.ndarray) -> np.ndarray:
     blocks = uniform.reshape(-1, 2, BLOCK // 2)
     radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - blocks[:, 0]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .draft import DRAFT_FRAMES
 from .errors import RequestError
 from .geometry import check_size
 from .segments import check_segments
@@ -14,6 +16,45 @@ from .variants import MODES, SCAIL2, SOLVERS
 
 MAX_STEPS = 1000  # of noise that the model was trained on
 MIN_SHIFT, MAX_SHIFT = 0.01, 100
+STEP_CACHES = ("off", "easycache", "magcache")
+MAX_THRESHOLD = 1.0
+FEW_STEPS = 20  # so few lie so far apart that no step resembles the one before
+ROUNDING = 1e-9  # of shares: 0.55 * 40 is 22.000000000000004, but means 22 steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Economy:
+    """Passes of the model to leave out; as it stands, none. Nobody has tried any of it on real weights.
+
+    `step_cache` at `threshold` reuses velocities where they change little (0 reuses none; published: 0.05 for
+    easycache, 0.12 for magcache). `guidance_until`: share of the steps after which the difference that the prompt makes
+    is no longer computed but kept (1: computed in every step).
+    """
+
+    step_cache: str = STEP_CACHES[0]
+    threshold: float = 0.05
+    guidance_until: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise RequestError for values no run can have."""
+        if self.step_cache not in STEP_CACHES:
+            raise RequestError(
+                f"The step cache '{self.step_cache}' is unknown: choose one of {', '.join(STEP_CACHES)}."
+            )
+        if not 0 <= self.threshold <= MAX_THRESHOLD:
+            raise RequestError(
+                f"The threshold of the step cache is {self.threshold}, but it must be 0 to {MAX_THRESHOLD:g} "
+                "(published: 0.05 for easycache, 0.12 for magcache; 0 reuses nothing)."
+            )
+        if not 0 < self.guidance_until <= 1:
+            raise RequestError(
+                f"Guidance is computed until {self.guidance_until} of the steps, but it must be a share above 0 and "
+                "up to 1 (1: in every step)."
+            )
+
+    def guided_steps(self, steps: int) -> int:
+        """Return in how many of `steps` steps the pass without the prompt runs: the share, rounded up."""
+        return math.ceil(self.guidance_until * steps - ROUNDING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +68,7 @@ class SamplingSettings:
     seed: int = 0
     segment_length: int = SCAIL2.segment_length
     segment_overlap: int = SCAIL2.segment_overlap
+    economy: Economy = Economy()
 
     def __post_init__(self) -> None:
         """Raise RequestError for values no run can have."""
@@ -43,6 +85,16 @@ class SamplingSettings:
         if not np.isfinite(self.cfg):
             raise RequestError(f"The cfg is {self.cfg}, but it must be a number (usual: 1 to 7).")
         check_segments(self.segment_length, self.segment_overlap)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether there are passes without the prompt."""
+        return self.cfg > 1
+
+    @property
+    def passes(self) -> int:
+        """Passes of the model that a segment takes if none are left out."""
+        return self.steps * (2 if self.is_guided else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +122,7 @@ class Scene:
     person's mask [F, H, W]; `reference_masks` go with the references in order, the driving mask frame by frame.
     `start_frame` and `max_frames` cut the driving video and its mask (0: to the end). `follow_orientation` swaps width
     and height to the reference's orientation; `black_background` blacks out what is around the reference's person in
-    replacement mode.
+    replacement mode. `draft` makes a preview of the same run: its first frames at half its width and height.
     """
 
     references: np.ndarray
@@ -84,6 +136,7 @@ class Scene:
     max_frames: int = 0
     follow_orientation: bool = True
     black_background: bool = True
+    draft: bool = False
 
     def __post_init__(self) -> None:
         """Raise RequestError for settings that fit no picture."""
@@ -98,7 +151,14 @@ class Scene:
 
     @property
     def cut(self) -> slice:
-        """The driving frames to use."""
+        """The driving frames to use; in a draft the first of them."""
+        if not self.draft:
+            return self.full_cut
+        return slice(self.start_frame, self.start_frame + min(self.max_frames or DRAFT_FRAMES, DRAFT_FRAMES))
+
+    @property
+    def full_cut(self) -> slice:
+        """The driving frames that the run uses if it is no draft."""
         return slice(self.start_frame, self.start_frame + self.max_frames if self.max_frames else None)
 
     @property
