@@ -24,8 +24,8 @@ fix: $(INSTALLED)  ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## measure one pass against its primitives
-	$(BIN)/python -m benchmarks.dit_pass
+bench: $(INSTALLED)  ## measure passes against their primitives: dense, packed, streamed
+	$(BIN)/python -m mlx_backend bench
 
 clean:  ## remove the virtual environment and the demo's output
 	rm -rf $(VENV) output

@@ -1,8 +1,19 @@
 """The nodes: schemas and conversion. Each `execute` converts in, makes one call into the backend, converts out."""
 
 from .conditioning import Scail2ClipEncode, Scail2T5Encode
+from .converting import Scail2Convert
 from .decoding import WanVaeTiledDecode
+from .doctor import Scail2Doctor
 from .loaders import LoadScail2MLX, Scail2LoraLoader
 from .sampling import Scail2Sampler
 
-NODES = (LoadScail2MLX, Scail2LoraLoader, Scail2T5Encode, Scail2ClipEncode, Scail2Sampler, WanVaeTiledDecode)
+NODES = (
+    LoadScail2MLX,
+    Scail2LoraLoader,
+    Scail2T5Encode,
+    Scail2ClipEncode,
+    Scail2Sampler,
+    WanVaeTiledDecode,
+    Scail2Convert,
+    Scail2Doctor,
+)

@@ -20,7 +20,7 @@ class WanVaeTiledDecode(io.ComfyNode):
             display_name="Wan VAE Decode (MLX)",
             category=sockets.CATEGORY,
             description="Decodes the sampler's latent to frames and joins its segments. Memory does not grow with the "
-            "length; tiles bound it for large pictures.",
+            "length; tiles reduce it for large pictures and change nothing in them.",
             search_aliases=["scail", "vae decode", "tiled decode", "wan"],
             inputs=[
                 sockets.Vae.Input("vae", tooltip="From Load SCAIL-2."),
@@ -31,7 +31,8 @@ class WanVaeTiledDecode(io.ComfyNode):
                     min=0,
                     max=4096,
                     step=32,
-                    tooltip="Decode in square tiles of this many pixels (128 or more) to save memory. 0: whole frames.",
+                    tooltip="Decode in square tiles of this many pixels (128 or more): the same picture with less "
+                    "memory and in more time. 0: whole frames.",
                 ),
                 io.Int.Input(
                     "tile_overlap",
@@ -39,7 +40,8 @@ class WanVaeTiledDecode(io.ComfyNode):
                     min=8,
                     max=512,
                     step=8,
-                    tooltip="Pixels that neighbouring tiles share and are blended over; at most half a tile.",
+                    tooltip="Pixels of surroundings that neighbouring tiles share; at most half a tile. Less than 112 "
+                    "is raised to 112, which the network sees; more only costs time.",
                     advanced=True,
                 ),
             ],

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.spec.errors import RequestError
 from ..mlx_backend.spec.requests import LoraRequest
-from ..mlx_backend.spec.variants import SCAIL2
+from ..mlx_backend.spec.variants import RESIDENCIES, SCAIL2
 from ..mlx_backend.weights.snapshot import Snapshot, find_snapshots
 from . import host, sockets
 
@@ -65,6 +65,36 @@ class LoadScail2MLX(io.ComfyNode):
                     )
                     for name, (_, folders) in FILE_INPUTS.items()
                 ),
+                io.Combo.Input(
+                    "tokenizer",
+                    options=[FROM_SNAPSHOT, *host.tokenizer_files()],
+                    default=FROM_SNAPSHOT,
+                    optional=True,
+                    tooltip="A tokenizer.json or spiece.model of UMT5 in models/text_encoders or models/scail2 instead "
+                    "of the snapshot's, or of the one in or beside the text encoder's file.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "residency",
+                    options=list(RESIDENCIES),
+                    default=RESIDENCIES[0],
+                    optional=True,
+                    tooltip="resident: the whole model in memory. streamed: its blocks are read from disk when they "
+                    "are due, the next one while one computes; the same numbers in the memory of two blocks. "
+                    "auto: resident where it fits.",
+                    advanced=True,
+                ),
+                io.Float.Input(
+                    "memory_gb",
+                    default=0.0,
+                    min=0.0,
+                    max=4096.0,
+                    step=0.5,
+                    optional=True,
+                    tooltip="How many gigabytes a run may take. 0: three quarters of the machine's memory, or nine "
+                    "tenths of what its GPU recommends if that is less.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 sockets.Model.Output("model", display_name="model"),
@@ -89,13 +119,23 @@ class LoadScail2MLX(io.ComfyNode):
         vae: str = FROM_SNAPSHOT,
         text_encoder: str = FROM_SNAPSHOT,
         clip_vision: str = FROM_SNAPSHOT,
+        tokenizer: str = FROM_SNAPSHOT,
+        residency: str = RESIDENCIES[0],
+        memory_gb: float = 0.0,
     ) -> tuple:
         """Change when one of the chosen files does."""
         folder = snapshot_folder(snapshot)
         parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
+        parts |= chosen_tokenizer(tokenizer)
         paths = [*(sorted(folder.glob("*.*")) if folder else []), *parts.values()]
         stats = [(path, path.stat()) for path in paths]
-        return snapshot, precision, *((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+        return (
+            snapshot,
+            precision,
+            residency,
+            memory_gb,
+            *((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats),
+        )
 
     @classmethod
     def execute(
@@ -106,15 +146,19 @@ class LoadScail2MLX(io.ComfyNode):
         vae: str = FROM_SNAPSHOT,
         text_encoder: str = FROM_SNAPSHOT,
         clip_vision: str = FROM_SNAPSHOT,
+        tokenizer: str = FROM_SNAPSHOT,
+        residency: str = RESIDENCIES[0],
+        memory_gb: float = 0.0,
     ) -> io.NodeOutput:
         """Return (model, text encoder, CLIP vision, VAE) handles."""
         require_mlx()
         from ..mlx_backend.pipelines.store import Models, ModelStore
 
         parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
-        folder = None if snapshot == ONLY_FILES else _folder(snapshot)
+        parts |= chosen_tokenizer(tokenizer)
+        folder = None if snapshot == ONLY_FILES else open_folder(snapshot)
         found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts)
-        models = Models.of(ModelStore(found, precision))
+        models = Models.of(ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9)))
         return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
 
 
@@ -131,8 +175,20 @@ def chosen_files(files: dict[str, str]) -> dict[str, Path]:
     return parts
 
 
-def _folder(snapshot: str) -> Path:
-    """Return a snapshot's folder, downloading it first if need be."""
+def chosen_tokenizer(value: str) -> dict[str, Path]:
+    """Return the tokenizer chosen beside the snapshot, if any, as a part. Raises RequestError for one that is gone."""
+    if value == FROM_SNAPSHOT:
+        return {}
+    path = host.tokenizer_files().get(value, Path(value))
+    if not path.is_file():
+        raise RequestError(
+            f"There is no tokenizer '{value}' in models/text_encoders or models/scail2: choose one from the list."
+        )
+    return {"tokenizer": path}
+
+
+def open_folder(snapshot: str) -> Path:
+    """Return a snapshot's folder, downloading it first if need be. Raises RequestError if there is none."""
     folder = snapshot_folder(snapshot)
     if folder is None and snapshot in SCAIL2.hub_repositories:
         from ..mlx_backend.weights.hub import download_snapshot

@@ -17,8 +17,9 @@ ALLOWED = {
     "sampling": {"spec", "runtime"},
     "weights": {"spec", "models", "runtime"},
     "conditioning": {"spec", "models", "media"},
-    "pipelines": {"spec", "models", "runtime", "media", "sampling", "weights", "conditioning"},
-    "cli": {"spec", "runtime", "media", "weights", "pipelines"},
+    "pipelines": {"spec", "models", "runtime", "media", "sampling", "weights", "conditioning", "diagnostics"},
+    "diagnostics": {"spec", "models", "runtime", "weights"},
+    "cli": {"spec", "runtime", "media", "weights", "pipelines", "diagnostics"},
 }
 NO_MLX_AT_IMPORT = ("spec", "media", "cli")
 FOREIGN = {"torch", "comfy", "comfy_api", "folder_paths", "nodes"}

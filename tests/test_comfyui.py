@@ -5,6 +5,7 @@ COMFYUI_PYTHON names the Python that has ComfyUI's packages (default: the one th
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -103,7 +104,8 @@ def saved(base, entry):
 
 def test_the_pack_is_loaded_with_its_templates(base):
     info = ask("/object_info")
-    assert {"LoadScail2MLX", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"} <= set(info)
+    ours = {"LoadScail2MLX", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"}
+    assert ours | {"Scail2LoraLoader", "Scail2Convert"} <= set(info)
     assert "tiny" in info["LoadScail2MLX"]["input"]["required"]["snapshot"][1]["options"]
     templates = ask("/api/workflow_templates")["pack"]
     assert sorted(templates) == ["scail2_animation", "scail2_replacement"]
@@ -161,6 +163,28 @@ def test_an_error_reaches_the_user_as_a_sentence(base):
     entry = finished(queue(made))
     message = entry["status"]["messages"][-1][1]["exception_message"]
     assert "The start frame is 1000, but the driving video has 33 frames" in message
+
+
+def test_the_converter_runs_alone_and_overwrites_nothing(base):
+    chosen = {"source": "tiny", "dtype": "bfloat16", "bits": "8", "group_size": "32", "text_encoder_bits": "none"}
+    convert = {"class_type": "Scail2Convert", "inputs": chosen | {"name": "packed"}}
+    entry = finished(queue({"1": convert}))
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    made = base / "models" / "scail2" / "packed"
+    assert entry["outputs"]["1"]["text"][0].startswith(f"{made}: 0.0")
+    assert "packed" in ask("/object_info")["LoadScail2MLX"]["input"]["required"]["snapshot"][1]["options"]
+    before = (made / "dit.safetensors").stat().st_mtime_ns
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        queue({"1": convert})
+    assert "exists already, and nothing is overwritten" in caught.value.read().decode()
+    assert (made / "dit.safetensors").stat().st_mtime_ns == before
+    shutil.rmtree(made)
+    assert finished(queue({"1": convert}))["status"]["status_str"] == "success"
+    assert (made / "dit.safetensors").is_file()  # not taken from ComfyUI's cache
+    named = {"class_type": "PrimitiveString", "inputs": {"value": "../out"}}
+    entry = finished(queue({"0": named, "1": convert | {"inputs": chosen | {"name": ["0", 0]}}}))
+    assert "cannot be the name of the new folder" in entry["status"]["messages"][-1][1]["exception_message"]
+    assert not (base / "models" / "out").exists()
 
 
 def test_the_samples_lie_in_the_input_folder(base):

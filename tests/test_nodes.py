@@ -1,6 +1,8 @@
 """The nodes, executed as ComfyUI executes them: torch tensors in, torch tensors out."""
 
 import logging
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +12,16 @@ from support import GOLDENS, Golden, golden_cases, golden_file
 from demo.pack import load_pack
 
 FRAMES_BAR = 6e-4
-IDS = ["LoadScail2MLX", "Scail2LoraLoader", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"]
+IDS = [
+    "LoadScail2MLX",
+    "Scail2LoraLoader",
+    "Scail2T5Encode",
+    "Scail2ClipEncode",
+    "Scail2Sampler",
+    "WanVaeTiledDecode",
+    "Scail2Convert",
+    "Scail2Doctor",
+]
 
 
 def image(golden, name):
@@ -202,9 +213,6 @@ def test_a_published_snapshot_is_downloaded_when_it_is_used(nodes, tmp_path, mon
 
 
 def test_samples_never_replace_a_file_of_the_user(tmp_path, monkeypatch):
-    import sys
-    import types
-
     host = sys.modules[load_pack().__name__ + ".nodes.host"]
     folder_paths = types.SimpleNamespace(get_input_directory=lambda: str(tmp_path))
     monkeypatch.setitem(sys.modules, "folder_paths", folder_paths)
@@ -240,6 +248,56 @@ def test_the_loader_takes_parts_from_files(nodes):
         load({"snapshot": "only the files below", "precision": "auto", "vae": "gone.safetensors"})
     with pytest.raises(Exception, match="No diffusion transformer was given"):
         load({"snapshot": "only the files below", "precision": "auto"})
+
+
+def test_the_loader_takes_a_tokenizer(nodes, tmp_path, monkeypatch):
+    """From ComfyUI's folders, whose own lists leave tokenizers out; links in a circle end."""
+    text_encoders, snapshots = tmp_path / "text_encoders", tmp_path / "scail2"
+    for path in (text_encoders / "umt5/tokenizer.json", text_encoders / "spiece.model", snapshots / "a/tokenizer.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((GOLDENS / "snapshot" / "tokenizer.json").read_bytes())
+    (text_encoders / "tokenizer_config.json").write_text("{}")
+    (text_encoders / "umt5" / "circle").symlink_to(text_encoders)
+    folder_paths = types.SimpleNamespace(
+        get_user_directory=lambda: str(tmp_path / "user"),
+        folder_names_and_paths={"text_encoders": None, "scail2": None},
+        get_folder_paths=lambda kind: [str(tmp_path / kind)],
+        get_filename_list=lambda _: [],
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", folder_paths)
+    load = load_pack().NODES[0]
+    (offered,) = (item.options for item in load.define_schema().inputs if item.id == "tokenizer")
+    assert offered[0] == "from the snapshot"
+    assert {"umt5/tokenizer.json", "spiece.model", "a/tokenizer.json"} <= set(offered)
+    assert len(offered) <= 2 + 3 * 2  # some again by way of the circle
+    choice = {"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"}
+    before = load.fingerprint_inputs(**choice)
+    for name, path in (("umt5/tokenizer.json", text_encoders / "umt5"), ("a/tokenizer.json", snapshots / "a")):
+        store = nodes["LoadScail2MLX"]({**choice, "tokenizer": name})[0].store
+        assert store.snapshot.tokenizer == path / "tokenizer.json"
+        assert store.snapshot.path("dit") == GOLDENS / "snapshot" / "dit.safetensors"
+        assert load.fingerprint_inputs(**choice, tokenizer=name) != before
+    with pytest.raises(Exception, match="There is no tokenizer 'gone.json' in models/text_encoders"):
+        nodes["LoadScail2MLX"]({**choice, "tokenizer": "gone.json"})
+
+
+def test_gguf_files_are_offered_though_comfyui_lists_none(nodes, tmp_path, monkeypatch):
+    path = tmp_path / "diffusion_models" / "wan" / "SCAIL-2-Q4_K_M.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF")
+    folder_paths = types.SimpleNamespace(
+        get_user_directory=lambda: str(tmp_path / "user"),
+        folder_names_and_paths={"diffusion_models": None},
+        get_folder_paths=lambda kind: [str(tmp_path / kind)],
+        get_filename_list=lambda _: ["a.safetensors"],
+        get_full_path=lambda kind, name: str(tmp_path / kind / name),
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", folder_paths)
+    load = load_pack().NODES[0]
+    (offered,) = (item.options for item in load.define_schema().inputs if item.id == "dit")
+    assert offered == ["from the snapshot", "a.safetensors", "wan/SCAIL-2-Q4_K_M.gguf"]
+    choice = {"snapshot": str(GOLDENS / "snapshot"), "precision": "auto", "dit": offered[-1]}
+    assert nodes["LoadScail2MLX"](choice)[0].store.snapshot.path("dit") == path
 
 
 def test_a_lora_node_adds_to_the_handle(nodes, tmp_path):

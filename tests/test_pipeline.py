@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from support import (
     FRAMES_BAR,
-    GOLDENS,
     Recorder,
     golden_cases,
     golden_file,
@@ -18,12 +17,10 @@ from support import (
 
 from mlx_backend.models.block import Block
 from mlx_backend.models.scail2 import Scail2DiT
-from mlx_backend.pipelines.decode import Tiling, decode_segment
 from mlx_backend.pipelines.generate import generate
-from mlx_backend.pipelines.store import Models, ModelStore, get_vae
+from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.spec.errors import Cancelled, NumericsError, RequestError
 from mlx_backend.spec.segments import plan_segments
-from mlx_backend.weights.snapshot import Snapshot
 
 
 @pytest.mark.parametrize("index", range(len(golden_cases("pipeline"))))
@@ -166,19 +163,6 @@ def test_segments_cover_every_frame(frames, expected):
 def test_impossible_segments_are_refused(length, overlap):
     with pytest.raises(RequestError):
         plan_segments(30, length, overlap)
-
-
-def test_tiles_blend_without_seams(listener):
-    """A tile sees less around it, so it differs a little, but nowhere more at a tile's edge than within it."""
-    store = ModelStore(Snapshot.open(GOLDENS / "snapshot"), "auto")
-    vae = get_vae(Models.of(store).vae, listener)
-    smooth = np.sin(np.linspace(0, 3, 16 * 2 * 24 * 40, dtype=np.float32)).reshape(16, 2, 24, 40)
-    whole = decode_segment(vae, smooth, None, lambda: None, lambda _: None)
-    tiled = decode_segment(vae, smooth, Tiling(128, 64), lambda: None, lambda _: None)
-    assert tiled.shape == whole.shape == (5, 192, 320, 3)
-    jump_tiled = np.abs(np.diff(tiled, axis=2)).max(axis=(0, 1, 3))
-    jump_whole = np.abs(np.diff(whole, axis=2)).max(axis=(0, 1, 3))
-    assert (jump_tiled - jump_whole).max() < 0.1
 
 
 def test_progress_counts_the_steps_of_all_segments(models):

@@ -1,14 +1,21 @@
 """What a GPU does, bf16 products between float32 islands, run on the CPU: the same code, other dtypes."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
-from support import Golden, golden_file
+from support import Golden, golden_file, golden_prompts, golden_scene, golden_settings
+from test_lora import folder_with
 
 from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
+from mlx_backend.pipelines.generate import generate
+from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.weights import components
 from mlx_backend.weights.component_file import open_component
 from mlx_backend.weights.detect import dit_config, umt5_config
 from mlx_backend.weights.load import fit, load_into
+from mlx_backend.weights.snapshot import Snapshot
 
 
 def relative(found, expected) -> float:
@@ -59,3 +66,45 @@ def test_the_text_encoder_in_bf16_stays_near_float32(snapshot):
     load_into(model, source, None, lambda: None)
     golden = Golden(golden_file("text"), 0)
     assert 1e-5 < relative(model(mx.array(golden("ids"))), golden("embedding")) < 0.03
+
+
+def test_float16_that_overflows_is_left_and_the_run_goes_on(snapshot, tmp_path, listener, monkeypatch):
+    """M1 and M2 compute in float16; here the CPU does, with values too large for it."""
+    # the same function, but what cross-attention passes on in the first block is large
+    tensors = dict(mx.load(str(snapshot.path("dit"))))
+    for name in ("v", "v_img"):
+        for part in ("weight", "bias"):
+            tensors[f"blocks.0.cross_attn.{name}.{part}"] *= 2**18
+    tensors["blocks.0.cross_attn.o.weight"] /= 2**18
+    large = Snapshot.open(folder_with(tmp_path, tensors))
+    settings = replace(golden_settings(1), steps=2)
+
+    def frames(model):
+        models = Models.of(ModelStore(model, "auto"))
+        return generate(models, golden_prompts(1), golden_scene(1), settings, None, listener)
+
+    def float16_for_the_dit(precision, component):
+        return mx.float16 if component == "dit" else mx.float32
+
+    expected = frames(snapshot)
+    monkeypatch.setattr(components, "compute_dtype", float16_for_the_dit)
+    fits = frames(snapshot)
+    assert not listener.warnings
+    assert 0 < np.abs(fits - expected).max() < 0.05, "float16 keeps 11 bits"
+    goes_on = frames(large)
+    assert [message for message in listener.warnings if "float16" in message]
+    assert np.abs(goes_on - expected).max() < 0.2, "bf16 keeps 8 bits"
+
+
+def test_only_what_was_float16_leaves_it(snapshot, monkeypatch):
+    monkeypatch.setattr(components, "compute_dtype", lambda precision, component: mx.float16)
+    dit = components.load_component(snapshot, "dit", "auto", lambda: None)
+    assert dit.leave_float16()
+    assert dit.blocks[0].ffn[0].compute_dtype == dit.patch_embedding.compute_dtype == mx.bfloat16
+    assert dit.head.head.compute_dtype == mx.float32
+    assert not dit.leave_float16()
+
+
+def test_products_in_the_dtype_of_the_weights_have_nothing_to_leave(snapshot, monkeypatch):
+    monkeypatch.setattr(components, "compute_dtype", lambda precision, component: None)
+    assert not components.load_component(snapshot, "dit", "auto", lambda: None).leave_float16()

@@ -9,10 +9,12 @@ from ..media.read import read_clip
 from ..media.write import check_output, write_clip
 from ..runtime.device import PRECISIONS, require_mlx
 from ..spec.errors import RequestError
-from ..spec.requests import LoraRequest, SamplingSettings, Scene
-from ..spec.variants import MODES, SCAIL2, SOLVERS
+from ..spec.requests import STEP_CACHES, Economy, LoraRequest, SamplingSettings, Scene
+from ..spec.variants import MODES, RESIDENCIES, SCAIL2, SOLVERS
 from ..weights.snapshot import Snapshot
 from .listener import TerminalListener
+
+CACHE = Path("~/.cache/scail2-mlx/conditioning")
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
@@ -52,6 +54,21 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     add("--seed", type=int, default=0, metavar="S", help="(default %(default)s)")
     add("--segment-length", type=int, default=SCAIL2.segment_length, metavar="N", help="(default %(default)s)")
     add("--segment-overlap", type=int, default=SCAIL2.segment_overlap, metavar="N", help="(default %(default)s)")
+    add(
+        "--step-cache",
+        default=STEP_CACHES[0],
+        metavar="|".join(STEP_CACHES),
+        help="reuse velocities; not validated on real weights, see docs/fewer_passes.md (default %(default)s)",
+    )
+    add(
+        "--cache-threshold",
+        type=float,
+        default=Economy().threshold,
+        metavar="F",
+        help="error that it may gather (default %(default)s)",
+    )
+    add("--guidance-until", type=float, default=1.0, metavar="F", help="share of the steps with both passes (1: all)")
+    add("--draft", action="store_true", help="a preview: half the size, the first 33 frames, same seed and framing")
     add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: whole frames)")
     add("--tile-overlap", type=int, default=64, metavar="N", help="(default %(default)s)")
     add(
@@ -63,6 +80,9 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     )
     add("--allow-unknown", action="store_true", help="use a LoRA although many of its names fit nothing in this model")
     add("--precision", default=PRECISIONS[0], metavar="|".join(PRECISIONS), help="(default %(default)s)")
+    add("--residency", default=RESIDENCIES[0], metavar="|".join(RESIDENCIES), help="of the DiT's blocks (%(default)s)")
+    add("--memory", type=float, default=0, metavar="GB", help="what a run may take (0: what suits the machine)")
+    add("--no-cache", action="store_true", help=f"do not keep encoded prompts and pictures (in {CACHE})")
     parser.set_defaults(run=run)
 
 
@@ -80,6 +100,9 @@ def run(chosen: argparse.Namespace) -> None:
         seed=chosen.seed,
         segment_length=chosen.segment_length,
         segment_overlap=chosen.segment_overlap,
+        economy=Economy(
+            step_cache=chosen.step_cache, threshold=chosen.cache_threshold, guidance_until=chosen.guidance_until
+        ),
     )
     driving = read_clip(chosen.driving)
     fps = (driving.fps or SCAIL2.fps) if chosen.fps is None else chosen.fps
@@ -95,6 +118,7 @@ def run(chosen: argparse.Namespace) -> None:
         max_frames=chosen.max_frames,
         follow_orientation=not chosen.keep_orientation,
         black_background=not chosen.keep_background,
+        draft=chosen.draft,
     )
     check_output(chosen.output, len(scene.driving[scene.cut]), fps)
     require_mlx()
@@ -102,8 +126,10 @@ def run(chosen: argparse.Namespace) -> None:
     from ..pipelines.generate import Prompts, generate
     from ..pipelines.store import Models, ModelStore
 
+    cache = None if chosen.no_cache else CACHE.expanduser()
+    store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, int(chosen.memory * 1e9))
     frames = generate(
-        Models.of(ModelStore(snapshot, chosen.precision), loras),
+        Models.of(store, loras),
         Prompts(chosen.prompt, chosen.negative),
         scene,
         settings,

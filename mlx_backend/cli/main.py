@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..spec.errors import BackendError, Cancelled, DependencyError, NumericsError
-from . import convert, demo, generate, inspect
+from ..spec.events import LOGGER
+from . import bench, convert, demo, doctor, generate, inspect, plan
 
 BAD_INPUT, FAILED, STOPPED = 2, 1, 130
 
@@ -22,12 +23,24 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+class Words(logging.Formatter):
+    """Notes as they are, warnings named as such."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        return prefix + super().format(record)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code: 0 only when it did what was asked."""
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Words())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    LOGGER.setLevel(logging.INFO)
     parser = Parser(prog="mlx_backend", description="SCAIL-2 on MLX: character animation from a picture and a video.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (generate, convert, inspect, demo):
+    for module in (generate, convert, inspect, demo, plan, doctor, bench):
         module.add_command(commands)
     chosen = parser.parse_args(arguments)
     try:

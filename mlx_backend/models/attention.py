@@ -45,10 +45,16 @@ class KeysValues:
 
     @classmethod
     def joined(cls, keys: list[mx.array], values: list[mx.array]) -> KeysValues:
-        """Join chunks [heads, rows, head_dim] along the rows, contiguously: a strided K is copied at every use."""
-        made = cls(*(mx.contiguous(mx.concatenate(parts, axis=1))[None] for parts in (keys, values)))
-        mx.eval(made.keys, made.values)
-        return made
+        """Join chunks [heads, rows, head_dim] along the rows, contiguously: a strided K is copied at every use.
+
+        The lists are emptied, so that the chunks of the keys are gone before the values are joined.
+        """
+        made = []
+        for parts in (keys, values):
+            made.append(mx.contiguous(mx.concatenate(parts, axis=1))[None])
+            parts.clear()
+            mx.eval(made[-1])
+        return cls(*made)
 
     def attend(self, queries: mx.array) -> mx.array:
         """Return the attention output [rows, dim] for queries [rows, heads, head_dim] in the dtype of the values."""

@@ -15,7 +15,7 @@ from .block import Block, Head
 from .chunking import chunk_bounds
 from .config import PATCH, DiTConfig
 from .embeddings import ImageEmbedding, PatchEmbedding, sinusoid
-from .linear import Linear
+from .linear import Linear, Product
 from .supply import BlockNetwork
 
 
@@ -50,6 +50,14 @@ class WanDiT(BlockNetwork):
     def config(self) -> DiTConfig:
         """The sizes it was built with."""
         return self._config
+
+    def leave_float16(self) -> bool:
+        """Compute in bf16 from now on what was computed in float16; return whether anything was."""
+        products = [m for m in self.modules() if isinstance(m, Product) and m.compute_dtype is not None]
+        layers = [layer for layer in products if layer.compute_dtype == mx.float16]
+        for layer in layers:
+            layer.compute_in(mx.bfloat16)
+        return bool(layers)
 
     def embed_context(self, text: mx.array, clip: mx.array) -> Context:
         """Embed text [L, text_dim] and CLIP tokens [257, clip_dim]; the same for every step of a run.
@@ -96,7 +104,11 @@ class WanDiT(BlockNetwork):
         with self.due_blocks() as blocks:
             for block in blocks:
                 block(chunks, rotations, e0, context, check_cancelled)
-        return mx.concatenate([self.head(x, e) for x in chunks])
+        made = []
+        for x in chunks:
+            made.append(self.head(x, e))
+            mx.eval(made[-1])  # one at a time: all norms at once would take a stream's memory again
+        return mx.concatenate(made)
 
     def unpatchify(self, tokens: mx.array, frames: int, height: int, width: int) -> mx.array:
         """Turn patches [T * H/2 * W/2, 4 * out_dim] into [out_dim, T, H, W], H and W latent.

@@ -10,21 +10,20 @@ from mlx import nn
 
 from .activations import GELU
 from .config import PATCH, DiTConfig
-from .linear import Linear, affine
+from .linear import Linear, Product, affine
 from .norms import LayerNorm
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(Product):
     """A convolution whose kernel is its stride, (1, 2, 2), done as one product over patches.
 
     `weight` keeps the checkpoint's layout [dim, channels, 1, 2, 2]: flattened, its columns run (c, t, h, w).
     """
 
     def __init__(self, channels: int, dim: int, compute_dtype: mx.Dtype | None):
-        super().__init__()
+        super().__init__(compute_dtype)
         self.weight = mx.zeros((dim, channels, 1, PATCH, PATCH))
         self.bias = mx.zeros((dim,))
-        self._compute_dtype = compute_dtype
 
     def __call__(self, x: mx.array) -> mx.array:
         """Embed x [channels, T, H, W] as float32 tokens [T * H/2 * W/2, dim] in (t, h, w) order."""

@@ -8,8 +8,8 @@ from mlx import nn
 from .side_branch import Dora, Projection, SideBranch, with_branches
 
 
-class AdaptableLinear(nn.Module):
-    """What dense and packed layers share: y = x W^T + b, plus what LoRAs add beside it.
+class Product(nn.Module):
+    """A layer that multiplies by a weight.
 
     `compute_dtype` is what the product is computed in: the input is cast to it and so is the weight, where it is
     stored otherwise (bf16 files on the CPU). None keeps the dtype of the weight.
@@ -18,6 +18,22 @@ class AdaptableLinear(nn.Module):
     def __init__(self, compute_dtype: mx.Dtype | None):
         super().__init__()
         self._compute_dtype = compute_dtype
+
+    @property
+    def compute_dtype(self) -> mx.Dtype | None:
+        """The dtype of the product, None: that of the weight."""
+        return self._compute_dtype
+
+    def compute_in(self, dtype: mx.Dtype | None) -> None:
+        """Compute in another dtype from now on."""
+        self._compute_dtype = dtype
+
+
+class AdaptableLinear(Product):
+    """What dense and packed layers share: y = x W^T + b, plus what LoRAs add beside it."""
+
+    def __init__(self, compute_dtype: mx.Dtype | None):
+        super().__init__(compute_dtype)
         self._branches: tuple[SideBranch | Dora, ...] = ()
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -93,13 +93,16 @@ class Scail2DiT(WanDiT):
         check_cancelled: Callable[[], None],
     ) -> mx.array:
         """Return the velocity [16, T, H, W] of the noisy latent x [16, T, H, W] at timestep t, float32."""
+        # No name holds the tokens here, so that `transform` can let them go once they are cut into chunks.
+        out = self.transform(self._tokens(x, segment), segment.cos_sin, t, context, check_cancelled)
+        start, stop = len(segment.before), len(out) - len(segment.after)
+        return self.unpatchify(out[start:stop], *x.shape[1:])
+
+    def _tokens(self, x: mx.array, segment: Segment) -> mx.array:
         video = self.patch_embedding(mx.concatenate([x, segment.history_mask]))
         if segment.video_mask is not None:
             video = video + segment.video_mask
-        start, count = len(segment.before), len(video)
-        tokens = mx.concatenate([segment.before, video, segment.after])
-        out = self.transform(tokens, segment.cos_sin, t, context, check_cancelled)
-        return self.unpatchify(out[start : start + count], *x.shape[1:])
+        return mx.concatenate([segment.before, video, segment.after])
 
     def _embed_known(self, stem: PatchEmbedding, latent: mx.array, mask: mx.array | None) -> mx.array:
         # Known latents carry four channels of ones after their own.

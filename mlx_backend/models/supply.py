@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any, Protocol
 
 from mlx import nn
+from mlx.utils import tree_flatten
 
 
 class BlockSupply(Protocol):
@@ -37,6 +38,13 @@ class BlockNetwork(nn.Module):
     def supply(self) -> BlockSupply:
         """Where the blocks come from."""
         return self._supply
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the weights that stay in memory between two blocks."""
+        in_memory = isinstance(self._supply, InMemory)
+        named = tree_flatten(self.parameters())
+        return sum(array.nbytes for name, array in named if in_memory or not name.startswith("blocks."))
 
     def take_blocks_from(self, supply: BlockSupply) -> None:
         """Let the blocks come from `supply` from now on."""

@@ -129,8 +129,9 @@ class UMT5Encoder(BlockNetwork):
         with self.due_blocks() as blocks:
             for block in blocks:
                 check_cancelled()
-                streams = [block(x, bucket) for x, bucket in zip(streams, buckets, strict=True)]
-                mx.eval(streams)
+                for i, bucket in enumerate(buckets):  # one by one: each has its own ready weights
+                    streams[i] = block(streams[i], bucket)
+                    mx.eval(streams[i])
         return [self.norm(x) for x in streams]
 
 

@@ -1,39 +1,73 @@
-"""The parts of Wan's causal video VAEs, channels-last: x is [T, H, W, C], one clip, fed piece by piece in time.
+"""The parts of Wan's causal video VAEs. They take one frame [H, W, C] at a time and never a whole clip.
 
 Source: `wan/modules/vae.py` of Wan-Video/Wan2.1. A `Stream` carries what each causal convolution must remember of the
-past, so that feeding a clip in pieces equals feeding it whole. Lists hold the official Sequentials' positions: None or
-a module without parameters stands where the checkpoint has nothing.
+past, so that feeding single frames equals feeding the clip whole. Lists hold the official Sequentials' positions: None
+or a module without parameters stands where the checkpoint has nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 from mlx import nn
 
+from ..spec.chunks import ATTENTION_SCORE_BYTES
 from .activations import SiLU
+from .conv import Padding, convolve, convolve_doubled
+
+NORM_EPS = 1e-24  # upstream divides by max(|x|, 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The sides of a tile behind which the picture goes on. Nothing is padded there: each layer eats its reach."""
+
+    top: bool = False
+    bottom: bool = False
+    left: bool = False
+    right: bool = False
+
+    def padding(self, reach: int) -> Padding:
+        """Return the zeros of a convolution that reaches this far: none on the cut sides."""
+        top, bottom, left, right = (0 if cut else reach for cut in self._sides)
+        return (top, bottom), (left, right)
+
+    def trimmed(self, x: mx.array, reach: int) -> mx.array:
+        """Return x [H, W, C] without what layers of this reach, in sum, have eaten."""
+        top, bottom, left, right = (reach if cut else 0 for cut in self._sides)
+        return x[top : x.shape[0] - bottom, left : x.shape[1] - right]
+
+    @property
+    def _sides(self) -> tuple[bool, bool, bool, bool]:
+        return self.top, self.bottom, self.left, self.right
 
 
 @dataclass(slots=True)
 class Stream:
-    """The memory of one pass over one clip: the last frames that each layer saw, by layer.
+    """The memory of one pass over one clip, or over one tile of it: the last frames that each layer saw.
 
     `check_cancelled` is called between layers and may raise.
     """
 
     check_cancelled: Callable[[], None]
-    past: dict[int, mx.array] = field(default_factory=dict)
+    cut: Cut = Cut()  # noqa: RUF009 - frozen
+    past: dict[int, list[mx.array]] = field(default_factory=dict)
 
-    def take(self, layer: nn.Module) -> mx.array | None:
-        """Return what `layer` kept, None before its first piece."""
-        return self.past.get(id(layer))
+    def held(self, layer: nn.Module) -> list[mx.array]:
+        """Return the list of frames that `layer` keeps, for it to change; empty before the first."""
+        return self.past.setdefault(id(layer), [])
 
-    def keep(self, layer: nn.Module, frames: mx.array) -> None:
-        """Remember `frames` for the next piece, as a copy of their own (a view would hold the whole piece)."""
-        self.past[id(layer)] = mx.contiguous(frames)
-        mx.eval(self.past[id(layer)])
+    def last(self, layer: nn.Module, frame: mx.array, count: int) -> list[mx.array]:
+        """Return the last `count` frames that `layer` saw, this one included; fewer at the start of a clip.
+
+        The frame may still be lazy: the layer's own output, which `step` evaluates, depends on it.
+        """
+        held = self.held(layer)
+        frames = [*held, frame]
+        held[:] = frames[1 - count :]
+        return frames
 
     def step(self, x: mx.array) -> mx.array:
         """Evaluate x, so that nothing before it stays in memory, and see whether the user stopped the run."""
@@ -42,40 +76,53 @@ class Stream:
         return x
 
 
+Step = Callable[[mx.array, Stream], list[mx.array]]
+
+
+def flow(steps: Sequence[Step], frame: mx.array, stream: Stream) -> Iterator[mx.array]:
+    """Send a frame through steps that each return the frames they have ready: none, one or two.
+
+    Depth first: a frame goes as far as it can before the next one starts, so that only one is being worked on.
+    """
+    waiting = [(0, frame)]
+    del frame
+    while waiting:
+        position, frame = waiting.pop()
+        if position == len(steps):
+            yield frame
+            continue
+        ready = steps[position](frame, stream)
+        del frame
+        waiting.extend((position + 1, ready.pop()) for _ in range(len(ready)))
+
+
 class CausalConv3d(nn.Module):
     """A convolution that sees only the past: `weight` [out, kt, kh, kw, in], zeros before the first frame."""
 
-    def __init__(self, in_dim: int, out_dim: int, kernel: tuple[int, int, int], stride: int = 1):
+    def __init__(self, in_dim: int, out_dim: int, kernel: tuple[int, int, int]):
         super().__init__()
         self.weight = mx.zeros((out_dim, *kernel, in_dim))
         self.bias = mx.zeros((out_dim,))
-        self._stride = stride
 
     def __call__(self, x: mx.array, stream: Stream) -> mx.array:
-        frames, height, width = self.weight.shape[1:4]
-        if frames > 1:
-            past = stream.take(self)
-            if past is None:
-                past = mx.zeros((frames - self._stride, *x.shape[1:]), dtype=x.dtype)
-            x = mx.concatenate([past, x])
-            stream.keep(self, x[self._stride - frames :])
-        # The past stands before x already: with batch 1 and no padding in time MLX takes its fast decomposition.
-        padding = (0, height // 2, width // 2)
-        out = mx.conv3d(x[None], self.weight.astype(x.dtype), stride=(self._stride, 1, 1), padding=padding)
-        return out[0] + self.bias.astype(x.dtype)
+        length = self.weight.shape[1]
+        return self.apply(stream.last(self, x, length) if length > 1 else [x], stream)
+
+    def apply(self, frames: Sequence[mx.array], stream: Stream) -> mx.array:
+        """Return the one frame that these frames make."""
+        return convolve(frames, self.weight, self.bias, stream.cut.padding(self.weight.shape[2] // 2))
 
 
 class Conv2d(nn.Module):
-    """A convolution per frame: `weight` [out, kh, kw, in]."""
+    """`weight` [out, kh, kw, in] of a convolution per frame; applied with `padding` and `stride`."""
 
-    def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int = 1, padding: int = 0):
+    def __init__(self, in_dim: int, out_dim: int, kernel: int):
         super().__init__()
         self.weight = mx.zeros((out_dim, kernel, kernel, in_dim))
         self.bias = mx.zeros((out_dim,))
-        self._geometry = (stride, padding)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return mx.conv2d(x, self.weight.astype(x.dtype), *self._geometry) + self.bias.astype(x.dtype)
+    def __call__(self, x: mx.array, padding: Padding = ((0, 0), (0, 0)), stride: int = 1) -> mx.array:
+        return convolve([x], self.weight[:, None], self.bias, padding, stride)
 
 
 class RMSNorm(nn.Module):
@@ -86,12 +133,13 @@ class RMSNorm(nn.Module):
         self.gamma = mx.ones((dim, *[1] * axes))
 
     def __call__(self, x: mx.array) -> mx.array:
-        length = mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-        return x / length * (x.shape[-1] ** 0.5 * self.gamma.reshape(-1).astype(x.dtype))
+        return mx.fast.rms_norm(x, self.gamma.reshape(-1).astype(x.dtype), NORM_EPS / x.shape[-1])
 
 
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice, plus the input (through a 1x1x1 convolution where channels differ)."""
+
+    REACH = 2  # pixels to each side: two convolutions
 
     def __init__(self, in_dim: int, out_dim: int):
         super().__init__()
@@ -107,15 +155,21 @@ class ResidualBlock(nn.Module):
         if in_dim != out_dim:
             self.shortcut = CausalConv3d(in_dim, out_dim, (1, 1, 1))
 
-    def __call__(self, x: mx.array, stream: Stream) -> mx.array:
+    def __call__(self, x: mx.array, stream: Stream) -> list[mx.array]:
         norm1, silu, conv1, norm2, _, _, conv2 = self.residual
         out = conv1(silu(norm1(x)), stream)
         out = conv2(silu(norm2(out)), stream)
-        return stream.step(out + (self.shortcut(x, stream) if "shortcut" in self else x))
+        if "shortcut" in self:
+            x = self.shortcut(x, stream)
+        return [stream.step(out + stream.cut.trimmed(x, self.REACH))]
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the input rows (or columns) that the output rows start:stop depend on."""
+        return start - self.REACH, stop + self.REACH
 
 
 class AttentionBlock(nn.Module):
-    """Single-head attention among the pixels of each frame."""
+    """Single-head attention among all pixels of a frame."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -123,56 +177,73 @@ class AttentionBlock(nn.Module):
         self.to_qkv = Conv2d(dim, 3 * dim, 1)
         self.proj = Conv2d(dim, dim, 1)
 
-    def __call__(self, x: mx.array, stream: Stream) -> mx.array:
-        frames, height, width, dim = x.shape
-        qkv = self.to_qkv(self.norm(x)).reshape(frames, 1, height * width, 3 * dim)
+    def __call__(self, x: mx.array, stream: Stream) -> list[mx.array]:
+        height, width, dim = x.shape
+        qkv = self.to_qkv(self.norm(x)).reshape(1, 1, height * width, 3 * dim)
+        q, k, v = mx.split(qkv, 3, axis=-1)
+        # No fused kernel takes heads of this size (384): the scores are written out, so a few rows at a time.
+        rows = max(1, ATTENTION_SCORE_BYTES // (4 * height * width))
         seen = []
-        for frame in qkv:  # frame by frame: the scores are (H W) x (H W)
-            q, k, v = (part[None] for part in mx.split(frame, 3, axis=-1))
-            seen.append(mx.fast.scaled_dot_product_attention(q, k, v, scale=dim**-0.5)[0])
+        for start in range(0, height * width, rows):
+            part = q[:, :, start : start + rows]
+            seen.append(mx.fast.scaled_dot_product_attention(part, k, v, scale=dim**-0.5))
             mx.eval(seen[-1])
-        return stream.step(x + self.proj(mx.concatenate(seen).reshape(x.shape)))
+        return [stream.step(x + self.proj(mx.concatenate(seen, axis=2).reshape(x.shape)))]
 
 
 class Downsample(nn.Module):
-    """Half the size in space and, where `temporal`, in time (a clip's first piece passes that part by)."""
+    """Half the size in space and, where `temporal`, one frame of every two (the clip's first passes that part by)."""
 
     def __init__(self, dim: int, *, temporal: bool):
         super().__init__()
-        self.resample = [None, Conv2d(dim, dim, 3, stride=2)]
+        self.resample = [None, Conv2d(dim, dim, 3)]
         if temporal:
-            self.time_conv = CausalConv3d(dim, dim, (3, 1, 1), stride=2)
+            self.time_conv = CausalConv3d(dim, dim, (3, 1, 1))
 
-    def __call__(self, x: mx.array, stream: Stream) -> mx.array:
-        x = self.resample[1](mx.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))))
-        if "time_conv" in self:
-            if stream.take(self.time_conv) is None:
-                stream.keep(self.time_conv, x[-1:])
-            else:
-                x = self.time_conv(x, stream)
-        return stream.step(x)
+    def __call__(self, x: mx.array, stream: Stream) -> list[mx.array]:
+        (_, below), (_, right) = stream.cut.padding(1)
+        x = stream.step(self.resample[1](x, ((0, below), (0, right)), stride=2))
+        if "time_conv" not in self:
+            return [x]
+        held = stream.held(self.time_conv)
+        held.append(x)
+        if len(held) == 1:
+            return [x]
+        if len(held) < self.time_conv.weight.shape[1]:
+            return []
+        out = stream.step(self.time_conv.apply(held, stream))
+        del held[:-1]
+        return [out]
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the input rows (or columns) that the output rows start:stop depend on."""
+        return 2 * start, 2 * stop + 1
 
 
 class Upsample(nn.Module):
-    """Twice the size in space, half the channels, and, where `temporal`, twice the frames (but for the first)."""
+    """Twice the size in space, half the channels, and, where `temporal`, two frames of one (but for the first)."""
 
     def __init__(self, dim: int, *, temporal: bool):
         super().__init__()
-        self.resample = [None, Conv2d(dim, dim // 2, 3, padding=1)]
+        self.resample = [None, Conv2d(dim, dim // 2, 3)]
         if temporal:
             self.time_conv = CausalConv3d(dim, 2 * dim, (3, 1, 1))
 
-    def __call__(self, x: mx.array, stream: Stream) -> mx.array:
-        if "time_conv" in self:
-            x = self._twice_the_frames(x, stream)
-        x = mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2)
-        return stream.step(self.resample[1](x))
+    def __call__(self, x: mx.array, stream: Stream) -> list[mx.array]:
+        conv, ready = self.resample[1], []
+        for frame in self._doubled(x, stream) if "time_conv" in self else [x]:
+            larger = convolve_doubled(frame, conv.weight, conv.bias)
+            ready.append(stream.step(stream.cut.trimmed(larger, 1)))
+        return ready
 
-    def _twice_the_frames(self, x: mx.array, stream: Stream) -> mx.array:
+    def _doubled(self, x: mx.array, stream: Stream) -> list[mx.array]:
         # The very first frame stays single and is not remembered: the second meets zeros.
-        if stream.take(self) is None:
-            stream.keep(self, x[:0])
-            return x
-        frames, height, width, dim = x.shape
-        pairs = self.time_conv(x, stream).reshape(frames, height, width, 2, dim)
-        return pairs.transpose(0, 3, 1, 2, 4).reshape(2 * frames, height, width, dim)
+        passed = stream.held(self)
+        if not passed:
+            passed.append(mx.zeros(0))
+            return [x]
+        return mx.split(stream.step(self.time_conv(x, stream)), 2, axis=-1)
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the input rows (or columns) that the output rows start:stop depend on."""
+        return (start - 1) // 2, -(-(stop + 1) // 2)

@@ -9,7 +9,9 @@ import numpy as np
 from ..spec.events import Listener
 from ..spec.requests import SamplingSettings, Scene
 from .decode import Tiling, decode_latents
-from .sample import prepare_run, sample_prepared
+from .planning import plan_run
+from .prepared import prepare_run
+from .sample import sample_prepared
 from .store import Models, check_models
 from .text import encode_prompts
 
@@ -36,6 +38,7 @@ def generate(
     """
     check_models(models)
     run = prepare_run(scene.references[:1], scene, settings, listener)
+    how = plan_run(models.dit, models.vae, models.text_encoder, models.clip, run)
     text = encode_prompts(models.text_encoder, prompts.positive, prompts.negative, listener)
-    latents = sample_prepared(models.dit, models.vae, text, models.clip, run, settings, listener)
+    latents = sample_prepared(models.dit, models.vae, text, models.clip, run, how, settings, listener)
     return decode_latents(models.vae, latents, tiling, listener)

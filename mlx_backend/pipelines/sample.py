@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
 
-from ..conditioning.clip import encode_clip
-from ..conditioning.scene import PreparedScene, prepare_picture, prepare_scene
 from ..conditioning.streams import encode_references, segment_streams
 from ..models.attention import Context
 from ..models.scail2 import Scail2DiT, Streams
 from ..models.vae21 import WanVAE21
-from ..runtime.memory import bounded_cache
-from ..sampling.guidance import Velocity, guided
+from ..runtime.memory import bounded_cache, wired
+from ..sampling.economy import Passes, segment_velocity
+from ..sampling.guidance import Velocity
 from ..sampling.loop import Clamp, denoise
-from ..sampling.noise import TorchNoise
+from ..sampling.noise import TorchNoise, drafted_noise
 from ..sampling.solvers import make_solver
 from ..spec.errors import NumericsError, RequestError
 from ..spec.events import Listener, Progress
 from ..spec.geometry import LatentSize
+from ..spec.planner import RunPlan
 from ..spec.requests import SamplingSettings, Scene
-from ..spec.segments import Segment, SegmentPlan, plan_segments
+from ..spec.segments import Segment
+from ..spec.tiling import Tiling
 from .decode import last_frames
 from .latents import SegmentLatents
-from .store import Handle, enter, get_clip, get_dit, get_vae
+from .picture import encode_picture
+from .planning import budget_of, forecast, plan_run, planned_tiling
+from .prepared import PreparedRun, prepare_run
+from .store import Handle, enter, get_dit, get_vae
 from .text import TextFeatures
 
 
@@ -38,20 +42,11 @@ class ClipRequest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PreparedRun:
-    """What is left of a scene to compute once it has been checked; `seen_by_clip` is the picture [H, W, 3]."""
-
-    scene: PreparedScene
-    seen_by_clip: np.ndarray
-    plan: SegmentPlan
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Contexts:
-    """Embedded text and CLIP tokens with and without the prompt."""
+    """Embedded text and CLIP tokens with and without the prompt; no negative one where nothing is guided."""
 
     positive: Context
-    negative: Context
+    negative: Context | None
 
 
 def sample_clip(
@@ -68,15 +63,8 @@ def sample_clip(
     Raises RequestError, WeightsError, NumericsError, and whatever the listener raises to stop.
     """
     prepared = prepare_run(clip.picture, scene, settings, listener)
-    return sample_prepared(dit, vae, text, clip.handle, prepared, settings, listener)
-
-
-def prepare_run(clip_picture: np.ndarray, scene: Scene, settings: SamplingSettings, listener: Listener) -> PreparedRun:
-    """Check and resize the pictures of a run and cut it into segments, with no network loaded. Raises RequestError."""
-    prepared = prepare_scene(scene, listener)
-    seen_by_clip = prepare_picture(clip_picture, prepared, scene, listener)
-    plan = plan_segments(len(prepared.driving), settings.segment_length, settings.segment_overlap)
-    return PreparedRun(prepared, seen_by_clip, plan)
+    how = plan_run(dit, vae, None, clip.handle, prepared)
+    return sample_prepared(dit, vae, text, clip.handle, prepared, how, settings, listener)
 
 
 def sample_prepared(
@@ -85,89 +73,125 @@ def sample_prepared(
     text: TextFeatures,
     clip: Handle,
     run: PreparedRun,
+    how: RunPlan,
     settings: SamplingSettings,
     listener: Listener,
 ) -> SegmentLatents:
-    """Encode what was prepared and denoise every segment."""
+    """Encode what was prepared and denoise every segment, as planned."""
+    forecast(how, run, settings, budget_of(dit), listener)
     with bounded_cache():
-        enter("clip", clip, dit, vae)
-        listener.check_cancelled()
-        clip_tokens = encode_clip(get_clip(clip, listener), run.seen_by_clip)
+        clip_tokens = encode_picture(clip, run.seen_by_clip, (dit, vae), listener)
         enter("sampling", clip, dit, vae)
-        model, autoencoder = get_dit(dit, listener), get_vae(vae, listener)
-        contexts = _embed(model, text, clip_tokens)
-        return _sample_segments(model, autoencoder, contexts, run.scene, run.plan, settings, listener)
+        model, autoencoder = get_dit(dit, listener, how.residency), get_vae(vae, listener)
+        with wired(model.resident_bytes):
+            return _Sampling(
+                model=model,
+                vae=autoencoder,
+                text=text,
+                clip_tokens=clip_tokens,
+                run=run,
+                settings=settings,
+                tiling=planned_tiling(how),
+                listener=listener,
+            ).latents()
 
 
-def _embed(model: Scail2DiT, text: TextFeatures, clip_tokens: np.ndarray) -> Contexts:
-    for name, found, wanted in (
-        ("text features", text.positive.shape[1], model.config.text_dim),
-        ("CLIP tokens", clip_tokens.shape[1], model.config.clip_dim),
-    ):
-        if found != wanted:
-            raise RequestError(
-                f"The {name} are {found} wide, but this model takes {wanted}: "
-                "connect the encoders of the snapshot that the model comes from."
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Sampling:
+    """A run with its networks in place."""
+
+    model: Scail2DiT
+    vae: WanVAE21
+    text: TextFeatures
+    clip_tokens: np.ndarray
+    run: PreparedRun
+    settings: SamplingSettings
+    tiling: Tiling | None
+    listener: Listener
+    passes: Passes = field(default_factory=Passes)
+
+    def latents(self) -> SegmentLatents:
+        """Encode and denoise segment after segment."""
+        scene, plan = self.run.scene, self.run.plan
+        noise = TorchNoise(self.settings.seed)
+        self.listener.progress(Progress(phase="encoding the reference", done=0, total=1))
+        references = encode_references(self.vae, scene, self.listener.check_cancelled, self.tiling)
+        made: list[np.ndarray] = []
+        for number, segment in enumerate(plan.segments):
+            self.listener.progress(
+                Progress(
+                    phase="encoding the driving video",
+                    done=0,
+                    total=1,
+                    segment=number + 1,
+                    segments=len(plan.segments),
+                )
             )
-    tokens = mx.array(clip_tokens)
-    return Contexts(*(model.embed_context(mx.array(t), tokens) for t in (text.positive, text.negative)))
+            streams = segment_streams(self.vae, scene, references, segment, self.listener.check_cancelled, self.tiling)
+            size = LatentSize.of_pixels(segment.frames, *scene.size)
+            clamp = self._history(made[-1], segment, size) if segment.history else None
+            start = mx.array(drafted_noise(noise.draw(self.run.noise[number]), size.shape))
+            made.append(np.array(self._denoised(number, streams, start, clamp)))
+        due = self.settings.passes * len(plan.segments)
+        self.listener.note(f"{self.passes.run} of {due} passes of the model were run.")
+        return SegmentLatents(tuple(made), plan)
 
+    def _denoised(self, number: int, streams: Streams, start: mx.array, clamp: Clamp | None) -> mx.array:
+        """Denoise a segment; what float16 cannot hold is done again in bf16."""
+        settings, count = self.settings, len(self.run.plan.segments)
+        steps = _StepReport(self.listener, settings.steps, number, count)
 
-def _sample_segments(
-    model: Scail2DiT,
-    vae: WanVAE21,
-    contexts: Contexts,
-    scene: PreparedScene,
-    plan: SegmentPlan,
-    settings: SamplingSettings,
-    listener: Listener,
-) -> SegmentLatents:
-    noise = TorchNoise(settings.seed)
-    count = len(plan.segments)
-    listener.progress(Progress(phase="encoding the reference", done=0, total=1))
-    references = encode_references(vae, scene, listener.check_cancelled)
-    latents: list[np.ndarray] = []
-    for number, segment in enumerate(plan.segments):
-        listener.progress(
-            Progress(phase="encoding the driving video", done=0, total=1, segment=number + 1, segments=count)
-        )
-        streams = segment_streams(vae, scene, references, segment, listener.check_cancelled)
-        size = LatentSize.of_pixels(segment.frames, *scene.size)
-        clamp = _history(vae, latents[-1], segment, size, listener) if segment.history else None
-        steps = _StepReport(listener, settings.steps, number, count)
+        def attempt() -> mx.array:
+            solver = make_solver(settings.solver, settings.steps, settings.shift)
+            return denoise(self._velocity(streams), solver, start, clamp, steps)
+
         try:
-            latent = denoise(
-                _velocity(model, streams, contexts, settings.cfg, listener),
-                make_solver(settings.solver, settings.steps, settings.shift),
-                mx.array(noise.draw(size.shape)),
-                clamp,
-                steps,
-            )
+            return attempt()
         except NumericsError as error:
-            if count == 1:
-                raise
-            raise NumericsError(f"In segment {number + 1} of {count}: {error}") from error
-        latents.append(np.array(latent))
-    return SegmentLatents(tuple(latents), plan)
+            where = f"In segment {number + 1} of {count}: " if count > 1 else ""
+            if not self.model.leave_float16():
+                raise NumericsError(f"{where}{error}") from error
+            self.listener.warn(
+                f"{where}float16 cannot hold the model's values, so the run goes on in bf16, a little slower."
+            )
+            return attempt()
 
+    def _velocity(self, streams: Streams) -> Velocity:
+        segment, contexts = self.model.prepare(streams), self._contexts()
 
-def _velocity(model: Scail2DiT, streams: Streams, contexts: Contexts, cfg: float, listener: Listener) -> Velocity:
-    segment = model.prepare(streams)
+        def under(context: Context) -> Velocity:
+            return lambda x, t: self.model(x, t, segment, context, self.listener.check_cancelled)
 
-    def under(context: Context) -> Velocity:
-        return lambda x, t: model(x, t, segment, context, listener.check_cancelled)
+        negative = None if contexts.negative is None else under(contexts.negative)
+        return segment_velocity(under(contexts.positive), negative, self.settings, self.passes)
 
-    return guided(under(contexts.positive), under(contexts.negative), cfg)
+    def _contexts(self) -> Contexts:
+        """Embed text and picture, for every segment anew: that is nothing beside its first step."""
+        config, text = self.model.config, self.text
+        for name, found, wanted in (
+            ("text features", text.positive.shape[1], config.text_dim),
+            ("CLIP tokens", self.clip_tokens.shape[1], config.clip_dim),
+        ):
+            if found != wanted:
+                raise RequestError(
+                    f"The {name} are {found} wide, but this model takes {wanted}: "
+                    "connect the encoders of the snapshot that the model comes from."
+                )
+        tokens = mx.array(self.clip_tokens)
+        return Contexts(
+            self.model.embed_context(mx.array(text.positive), tokens),
+            self.model.embed_context(mx.array(text.negative), tokens) if self.settings.is_guided else None,
+        )
 
-
-def _history(vae: WanVAE21, before: np.ndarray, segment: Segment, size: LatentSize, listener: Listener) -> Clamp:
-    """Encode the last frames of the segment before as the clean start of this one."""
-    frames = last_frames(vae, before, segment.history, listener.check_cancelled)
-    known = vae.encode(mx.array(frames) * 2 - 1, listener.check_cancelled)
-    clean = mx.pad(known, ((0, 0), (0, size.frames - known.shape[1]), (0, 0), (0, 0)))
-    mask = mx.arange(size.frames)[None, :, None, None] < known.shape[1]
-    mx.eval(clean, mask)
-    return Clamp(mask, clean)
+    def _history(self, before: np.ndarray, segment: Segment, size: LatentSize) -> Clamp:
+        """Encode the last frames of the segment before as the clean start of this one."""
+        check_cancelled = self.listener.check_cancelled
+        frames = last_frames(self.vae, before, segment.history, check_cancelled, self.tiling)
+        known = self.vae.encode(mx.array(frames) * 2 - 1, check_cancelled, self.tiling)
+        clean = mx.pad(known, ((0, 0), (0, size.frames - known.shape[1]), (0, 0), (0, 0)))
+        mask = mx.arange(size.frames)[None, :, None, None] < known.shape[1]
+        mx.eval(clean, mask)
+        return Clamp(mask, clean)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from ..models.clip_vision import ClipVision
@@ -33,15 +34,20 @@ class ModelStore:
     """The networks of one snapshot at one precision. Not for two threads at a time.
 
     `residency` of the DiT: one of RESIDENCIES; "auto" leaves it to each run. The text encoder is always streamed: a
-    run passes through it once.
+    run passes through it once. `cache` is a folder for encoded prompts and pictures, None: nothing is kept. `memory` is
+    how many bytes a run may take, 0: what suits the machine.
     """
 
-    def __init__(self, snapshot: Snapshot, precision: str, residency: str = "auto"):
+    def __init__(
+        self, snapshot: Snapshot, precision: str, residency: str = "auto", cache: Path | None = None, memory: int = 0
+    ):
         if residency not in RESIDENCIES:
             raise RequestError(f"The residency '{residency}' is unknown: choose one of {', '.join(RESIDENCIES)}.")
         self.snapshot = snapshot
         self.precision = precision
         self.residency = residency
+        self.cache = cache
+        self.memory = memory
         self._loaded: dict[str, Network] = {}
         self._dit_residency = ""
         self._loras = LoraState()  # of the DiT that is in memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ..runtime.memory import bounded_cache
 from ..spec.errors import WeightsError
 from ..spec.events import Listener
 from ..weights.tokenizer import load_tokenizer
+from .conditioning_cache import ConditioningCache, ids_bytes
 from .store import Handle, enter, get_text_encoder
 
 
@@ -23,19 +25,34 @@ class TextFeatures:
 
 
 def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listener) -> TextFeatures:
-    """Clean, tokenise and encode both prompts. An empty one is a single end token, as upstream has it."""
+    """Clean, tokenise and encode both prompts. An empty one is a single end token, as upstream has it.
+
+    What was encoded before comes from the cache; the encoder is loaded only for what is not there.
+    """
     path = handle.store.snapshot.tokenizer
     tokenizer = load_tokenizer(path)
     ids = [tokenise(tokenizer, prompt, listener), tokenise(tokenizer, negative, listener, "negative prompt")]
+    cache = ConditioningCache(handle.store.cache)
+    keys = [cache.key(handle, ids_bytes(prompt)) for prompt in ids]
+    made = [cache.get(key) for key in keys]
+    missing = {tuple(prompt): key for prompt, key, found in zip(ids, keys, made, strict=True) if found is None}
+    fresh = {}
+    if missing:
+        features = _encode(handle, path, [list(prompt) for prompt in missing], listener)
+        fresh = dict(zip(missing, features, strict=True))
+        for prompt, key in missing.items():
+            cache.put(key, fresh[prompt])
+    return TextFeatures(*(fresh[tuple(p)] if found is None else found for p, found in zip(ids, made, strict=True)))
+
+
+def _encode(handle: Handle, tokenizer: Path, prompts: list[list[int]], listener: Listener) -> list[np.ndarray]:
     enter("text", handle)
     with bounded_cache():
         encoder = get_text_encoder(handle, listener)
-        words = encoder.config.vocab_size
-        if max(map(max, ids)) >= words:
+        words, largest = encoder.config.vocab_size, max(map(max, prompts))
+        if largest >= words:
             raise WeightsError(
-                f"{path} makes token {max(map(max, ids))} of the prompt, but the text encoder beside it knows {words}: "
+                f"{tokenizer} makes token {largest} of the prompt, but the text encoder beside it knows {words}: "
                 "the two are of different models, download the snapshot again."
             )
-        prompts = ids[:1] if ids[1] == ids[0] else ids
-        features = encode_text(encoder, prompts, listener.check_cancelled)
-        return TextFeatures(features[0], features[-1])
+        return encode_text(encoder, prompts, listener.check_cancelled)

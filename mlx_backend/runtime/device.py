@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.metadata import PackageNotFoundError, version
 
 from ..spec.errors import DependencyError, RequestError
+from ..spec.events import LOGGER
 from .blas import load_fast_blas
 
 MINIMUM_MLX = (0, 32, 2)
 PRECISIONS = ("auto", "float32")
+TF32 = "MLX_ENABLE_TF32"
 
 
 def require_mlx() -> None:
-    """Make MLX ready: a fast BLAS before it where one is needed, and a version without the known kernel faults.
+    """Make MLX ready: a fast BLAS before it where one is needed, no TF32, a version without the known kernel faults.
 
     Raises DependencyError that says what to install.
     """
@@ -31,6 +34,7 @@ def require_mlx() -> None:
             "products above 32,767 rows and large convolutions. Update it: pip install -U mlx."
         )
     load_fast_blas()
+    _forbid_tf32()
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:
@@ -38,6 +42,19 @@ def require_mlx() -> None:
             f"MLX {found} is installed but cannot start ({error}): reinstall it, on Linux with its backend: "
             "pip install -U 'mlx[cpu]'."
         ) from error
+
+
+def _forbid_tf32() -> None:
+    """Keep float32 products in float32, which MLX reads from the environment at its first operation.
+
+    With TF32, M5 chips lose three digits in the VAE's convolutions (Winograd; mlx issue 4242). bf16 is not affected.
+    """
+    if os.environ.setdefault(TF32, "0") != "0":
+        LOGGER.warning(
+            "The environment sets %s=%s, which costs accuracy in the VAE on M5 chips: unset it, or set it to 0.",
+            TF32,
+            os.environ[TF32],
+        )
 
 
 def compute_dtype(precision: str, component: str):  # noqa: ANN201 - an mlx Dtype, but this module must import without MLX

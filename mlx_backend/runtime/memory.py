@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import mlx.core as mx
 
 from ..spec.events import LOGGER
+from ..spec.machine import CACHE_BYTES
 
-CACHE_BYTES = 1 << 30  # MLX's own limit is nearly all memory, and its cache grew until macOS killed runs
 WIRED_SPARE = 1 << 30  # beside the weights, for what a pass works on
 WIRED_SHARE = 0.9  # of what the device recommends: MLX raises above all of it
 LEFT_FREE, LEFT_SHARE = 8 << 30, 0.35  # for the system and other programs: Macs froze that were left less
@@ -46,7 +46,7 @@ def wired(weights: int) -> Iterator[None]:
     """Keep weights of so many bytes in place while the block runs, then restore the limit; on a Mac only."""
     info = mx.device_info() if mx.metal.is_available() else {}
     memory, recommended = (int(info.get(key, 0)) for key in ("memory_size", "max_recommended_working_set_size"))
-    limit = wired_bytes(weights, memory, recommended) if memory and recommended else 0
+    limit = wired_bytes(weights, memory, recommended) if weights and memory and recommended else 0
     if not limit:
         yield
         return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -15,6 +18,9 @@ from ..models.vae21 import WanVAE21
 from ..runtime.crossover import few_rows
 from ..runtime.device import compute_dtype
 from ..spec.events import LOGGER
+from ..spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
+from ..spec.storage import Storage
+from .arrays import MLX_DTYPES
 from .component_file import ComponentFile, open_component
 from .detect import clip_config, dit_config, umt5_config, vae_config
 from .load import fit, load_into, narrow_dtype
@@ -62,6 +68,43 @@ def _measure_crossover(model: Network, dtype: mx.Dtype | None) -> None:
             if layer.packing not in measured:
                 measured[layer.packing] = few_rows(layer.dense_shape, *layer.packing, dtype or layer.scales.dtype)
             layer.keep_packed_below(measured[layer.packing])
+
+
+@dataclass(frozen=True, slots=True)
+class PartSizes:
+    """A part's sizes, how it lies in memory once it is loaded, and the dtype of its products ("float32" ...)."""
+
+    config: DiTConfig | VAEConfig | UMT5Config | ClipConfig
+    storage: Storage
+    compute: str
+
+
+def part_sizes(snapshot: Snapshot, component: str, precision: str) -> PartSizes:
+    """Return what planning needs to know of a component, from its file's header alone. Raises WeightsError.
+
+    Layers packed in several ways count as packed in their mean number of bits, rounded up.
+    """
+    source, model = _fitting(snapshot, component, precision)
+    compute = compute_dtype(precision, component)
+    dense = Counter[mx.Dtype]()
+    for info in source.tensors.values():
+        if info.dtype in MLX_DTYPES:
+            dense[MLX_DTYPES[info.dtype]] += info.nbytes
+    stored = dense.most_common(1)[0][0]
+    narrow = narrow_dtype(component, compute)
+    if narrow is not None and stored == mx.float32:
+        stored = narrow
+    packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    weights = [math.prod(layer.dense_shape) for layer in packed]
+    total = sum(layer.packing[0] * count for layer, count in zip(packed, weights, strict=True))
+    bits = math.ceil(total / max(1, sum(weights)))
+    group_size = min((layer.packing[1] for layer in packed), default=Storage().group_size)
+    product = stored if compute is None else compute
+    return PartSizes(model.config, Storage(_name(stored), bits, group_size), _name(product))
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).rpartition(".")[2]
 
 
 def check_file(snapshot: Snapshot, component: str, precision: str) -> None:

@@ -58,9 +58,11 @@ def narrow_dtype(component: str, compute_dtype: mx.Dtype | None) -> mx.Dtype | N
     For half-precision products those of the DiT and the text encoder come in half precision where the file has
     float32: restored from a quantised form, or as they were trained.
     """
-    if component not in NARROWED or compute_dtype == mx.float32:
+    if component not in NARROWED:
         return None
-    return compute_dtype or mx.bfloat16
+    if compute_dtype is None:  # which no Dtype can be compared with
+        return mx.bfloat16
+    return None if compute_dtype == mx.float32 else compute_dtype
 
 
 def narrowed(array: mx.array, narrow: mx.Dtype | None) -> mx.array:

@@ -1,0 +1,78 @@
+"""Ways to compute the same softmax attention on the CPU, timed: is there one that is cheaper than MLX's own?
+
+`python -m benchmarks.cpu_attention`. One row chunk of the model of dim 1536 at 2,784 tokens, float32.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+
+from mlx_backend.runtime.device import require_mlx
+
+require_mlx()
+
+import mlx.core as mx  # noqa: E402 - after the BLAS
+import torch  # noqa: E402
+
+from benchmarks.machine import describe_machine  # noqa: E402
+
+HEADS, ROWS, KEYS, CHANNELS = 12, 348, 2784, 128
+SCALE = CHANNELS**-0.5
+ROUNDS = 15
+
+
+def main() -> None:
+    """Print the median time of each way, and its difference from MLX's own."""
+    mx.set_default_device(mx.cpu)
+    streams = [mx.new_stream(mx.cpu) for _ in range(2)]
+    q, k, v = (mx.random.normal((1, HEADS, length, CHANNELS)) for length in (ROWS, KEYS, KEYS))
+    scores = (SCALE * q) @ k.swapaxes(-1, -2)
+    mx.eval(q, k, v, scores)
+    tensors = [torch.from_dlpack(a) for a in (q, k, v)]
+    fast_exp = mx.compile(lambda s, largest: mx.exp(s - largest))
+
+    def own(q: mx.array = q, k: mx.array = k, v: mx.array = v, stream: mx.Stream | None = None) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=SCALE, stream=stream)
+
+    def explicit(exp) -> mx.array:  # noqa: ANN001 - (scores, their maxima) -> their exponentials
+        s = (SCALE * q) @ k.swapaxes(-1, -2)
+        e = exp(s, mx.max(s, axis=-1, keepdims=True))
+        return (e @ v) / mx.sum(e, axis=-1, keepdims=True)
+
+    def by_queries() -> mx.array:
+        half = ROWS // 2
+        return mx.concatenate([own(q=q[:, :, i * half : i * half + half], stream=streams[i]) for i in range(2)], axis=2)
+
+    ways = {
+        "MLX's own": own,
+        "products, exp, sum": lambda: explicit(lambda s, largest: mx.exp(s - largest)),
+        "the same, exp compiled": lambda: explicit(fast_exp),
+        "the same, maxima left out": lambda: explicit(lambda s, _: mx.exp(s)),
+        "queries on two streams": by_queries,
+        "(softmax of ready scores)": lambda: mx.softmax(scores, axis=-1),
+        "(exp of ready scores)": lambda: mx.exp(scores),
+        "PyTorch's fused": lambda: torch.nn.functional.scaled_dot_product_attention(*tensors),
+    }
+    right, times = own(), {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            made = way()
+            if isinstance(made, mx.array):
+                mx.eval(made)
+            times[name].append(time.perf_counter() - start)
+    lines = ["$ python -m benchmarks.cpu_attention", f"{describe_machine()}, torch {torch.__version__}"]
+    lines.append(f"{HEADS} heads, {ROWS} queries, {KEYS} keys, {CHANNELS} channels; median of {ROUNDS}")
+    for name, way in ways.items():
+        ratio = statistics.median(a / b for a, b in zip(times[name], times["MLX's own"], strict=True))
+        made = way()
+        made = made if isinstance(made, mx.array) else mx.array(made.numpy())
+        off = f"{mx.max(mx.abs(made - right)).item():.0e}" if made.shape == right.shape else ""
+        lines.append(f"  {name:<28}{1000 * statistics.median(times[name]):>8.0f} ms{ratio:>8.2f} x{off:>10}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

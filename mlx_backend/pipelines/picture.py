@@ -1,0 +1,28 @@
+"""The reference picture to CLIP tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..conditioning.clip import encode_clip
+from ..runtime.memory import bounded_cache
+from ..spec.events import Listener
+from .conditioning_cache import ConditioningCache, picture_bytes
+from .store import Handle, enter, get_clip
+
+
+def encode_picture(handle: Handle, picture: np.ndarray, others: tuple[Handle, ...], listener: Listener) -> np.ndarray:
+    """Return the tokens [257, dim] of a picture [H, W, 3] in 0..1: from the cache, or from CLIP.
+
+    `others` are the handles whose networks make room for CLIP.
+    """
+    cache = ConditioningCache(handle.store.cache)
+    key = cache.key(handle, picture_bytes(picture))
+    tokens = cache.get(key)
+    if tokens is None:
+        enter("clip", handle, *others)
+        listener.check_cancelled()
+        with bounded_cache():
+            tokens = encode_clip(get_clip(handle, listener), picture)
+        cache.put(key, tokens)
+    return tokens

@@ -1,0 +1,138 @@
+"""How a run will be done on this machine: sizes from the files' headers, a plan that fits, a forecast for the user."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+from ..diagnostics.machine import this_machine
+from ..diagnostics.probe import Probe, probe
+from ..spec.events import Listener
+from ..spec.geometry import SPATIAL_STRIDE, LatentSize
+from ..spec.ledger import Tokens, dit_pass, total_flops
+from ..spec.machine import memory_budget
+from ..spec.memory import Backend
+from ..spec.planner import TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
+from ..spec.requests import SamplingSettings
+from ..spec.segments import SegmentPlan
+from ..spec.tiling import Tiling
+from ..weights.components import PartSizes, part_sizes
+from .latents import SegmentLatents
+from .prepared import PreparedRun
+from .store import Handle
+
+SHORTEST = 5  # frames of a segment that can overlap another
+
+
+def plan_run(dit: Handle, vae: Handle, text_encoder: Handle | None, clip: Handle, run: PreparedRun) -> RunPlan:
+    """Choose how to do a run within the memory that the DiT's store allows. Nothing is loaded.
+
+    Raises RequestError, with what would fit, when it cannot be done, and WeightsError for a damaged file.
+    """
+    diffusion = sizes_of(dit)
+    text = None if text_encoder is None else sizes_of(text_encoder)
+    model = _model(dit=diffusion, vae=sizes_of(vae), clip=sizes_of(clip), text=text)
+    job = _job(run.plan, *run.scene.size, len(run.scene.references))
+    budget = budget_of(dit)
+    backend = Backend(on_gpu=this_machine().on_gpu, compute=diffusion.compute)
+    plan = choose(model, job, budget, backend, residency=dit.store.residency)
+    check_fits(plan, budget)
+    return plan
+
+
+def forecast(plan: RunPlan, run: PreparedRun, settings: SamplingSettings, budget: int, listener: Listener) -> None:
+    """Tell the user how the run will be done, what it will hold and how long it will take at least."""
+    found = machine_probe()
+    passes = settings.passes
+    flops = sum(
+        passes * total_flops(dit_pass(plan.model.dit, tokens, on_gpu=plan.backend.on_gpu, compute=plan.backend.compute))
+        for tokens in _tokens(run)
+    )
+    count = passes * len(run.plan.segments)
+    how = "its blocks streamed from disk" if plan.residency == "streamed" else "all of it in memory"
+    tiles = f", the VAE in tiles of {plan.tile} pixels" if plan.tile else ""
+    listener.note(
+        f"{found.sentence} The model runs with {how}{tiles}, in about {plan.needed_bytes / 1e9:.1f} of "
+        f"{budget / 1e9:.1f} GB. {found.forecast(flops / count, count)}"
+    )
+
+
+def planned_tiling(plan: RunPlan) -> Tiling | None:
+    """Return the plan's tiles for encoding, None for whole pictures."""
+    return _tiling(plan.tile)
+
+
+def decode_tiling(vae: Handle, latents: SegmentLatents) -> Tiling | None:
+    """Return the largest tiles in which the latents can be decoded in the memory allowed, None: whole frames."""
+    height, width = latents.segments[0].shape[2:]
+    job = _job(latents.plan, SPATIAL_STRIDE * width, SPATIAL_STRIDE * height)
+    model = _model(vae=sizes_of(vae))
+    backend = Backend(on_gpu=this_machine().on_gpu, compute="float32")
+    for tile in TILES:
+        plan = predict(model, job, backend, "streamed", tile)
+        needed = plan.phases["decode"].bytes + sum(size for _, size in plan.beside)
+        if needed <= budget_of(vae):
+            break
+    return _tiling(tile)
+
+
+def sizes_of(handle: Handle) -> PartSizes:
+    """Return the sizes of a handle's network and how it will be stored, from its file's header. Raises WeightsError."""
+    return part_sizes(handle.store.snapshot, handle.component, handle.store.precision)
+
+
+def budget_of(handle: Handle) -> int:
+    """Return the bytes that a run may take: what the user allows, or what the machine does."""
+    machine = this_machine()
+    return handle.store.memory or memory_budget(machine.memory_bytes or 0, machine.working_set_bytes or 0)
+
+
+@functools.cache
+def machine_probe() -> Probe:
+    """Measure this machine, once per process."""
+    return probe()
+
+
+def _job(plan: SegmentPlan, width: int, height: int, references: int = 1) -> Job:
+    """Return what a run is asked to make, as planning has it: there a segment overlaps, even if it is the only one."""
+    first = plan.segments[0].frames
+    is_alone = len(plan.segments) == 1
+    return Job(
+        width=width,
+        height=height,
+        frames=plan.frames,
+        segment_length=max(first, SHORTEST) if is_alone else first,
+        segment_overlap=1 if is_alone else plan.overlap,
+        references=references,
+    )
+
+
+def _tokens(run: PreparedRun) -> list[Tokens]:
+    references = len(run.scene.references)
+    return [
+        Tokens.of(LatentSize.of_pixels(segment.frames, *run.scene.size), references) for segment in run.plan.segments
+    ]
+
+
+def _tiling(tile: int) -> Tiling | None:
+    return Tiling(tile, SPATIAL_STRIDE) if tile else None
+
+
+def _model(
+    *,
+    dit: PartSizes | None = None,
+    vae: PartSizes | None = None,
+    clip: PartSizes | None = None,
+    text: PartSizes | None = None,
+) -> ModelSizes:
+    """Return the sizes of a model whose parts that are not given are as published."""
+    model = ModelSizes()
+    if dit is not None:
+        model = replace(model, dit=dit.config, dit_storage=dit.storage)
+    if vae is not None:
+        model = replace(model, vae=vae.config, vae_storage=vae.storage)
+    if clip is not None:
+        model = replace(model, clip=clip.config, clip_storage=clip.storage)
+    if text is not None:
+        model = replace(model, text=text.config, text_storage=text.storage)
+    return model

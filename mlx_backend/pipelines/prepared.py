@@ -1,0 +1,44 @@
+"""A run that has been checked: pictures resized, segments cut, nothing loaded yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..conditioning.draft import drafted
+from ..conditioning.scene import PreparedScene, prepare_picture, prepare_scene
+from ..spec.events import Listener
+from ..spec.geometry import LatentSize
+from ..spec.requests import FEW_STEPS, SamplingSettings, Scene
+from ..spec.segments import SegmentPlan, plan_segments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedRun:
+    """What is left of a scene to compute once it has been checked; `seen_by_clip` is the picture [H, W, 3].
+
+    `noise` holds one shape [16, T, H, W] per segment: its latent's, or in a draft that of the full run's latent.
+    """
+
+    scene: PreparedScene
+    seen_by_clip: np.ndarray
+    plan: SegmentPlan
+    noise: tuple[tuple[int, ...], ...]
+
+
+def prepare_run(clip_picture: np.ndarray, scene: Scene, settings: SamplingSettings, listener: Listener) -> PreparedRun:
+    """Check and resize the pictures of a run and cut it into segments, with no network loaded. Raises RequestError."""
+    if settings.economy.step_cache != "off" and settings.steps < FEW_STEPS:
+        listener.warn(
+            f"The step cache is on, but there are only {settings.steps} steps: below about {FEW_STEPS} it spoils more "
+            "than it saves, so turn it off."
+        )
+    prepared = prepare_scene(scene, listener)
+    seen_by_clip = prepare_picture(clip_picture, prepared, scene, listener)
+    plan, full = (
+        plan_segments(len(scene.driving[cut]), settings.segment_length, settings.segment_overlap)
+        for cut in (scene.cut, scene.full_cut)
+    )
+    noise = tuple(LatentSize.of_pixels(segment.frames, *prepared.size).shape for segment in full.segments)
+    return PreparedRun(drafted(prepared) if scene.draft else prepared, seen_by_clip, plan, noise)

@@ -1,0 +1,50 @@
+"""Machines as numbers: how much memory a run may take, and what chips have been measured to compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 1 << 30
+MEMORY_SHARE = 0.75  # of unified memory; the rest is the system's and other programs'
+WORKING_SET_SHARE = 0.9  # of what the device recommends: above it the system pages and slows down
+CACHE_BYTES = 1 << 30  # for MLX's buffer cache: its own limit is nearly all memory, and it grew until macOS killed runs
+TERA = 1e12
+
+
+def memory_budget(memory: int, recommended: int = 0) -> int:
+    """Return the bytes that a run may take on a machine of `memory` bytes.
+
+    `recommended` is the working set that the device recommends (`max_recommended_working_set_size`), 0 if unknown.
+    """
+    share = MEMORY_SHARE * memory
+    return int(min(share, WORKING_SET_SHARE * recommended) if recommended else share)
+
+
+def usual_working_set(memory: int) -> int:
+    """Return what macOS recommends on a machine of `memory` bytes: two thirds up to 36 GiB, three quarters above.
+
+    These are the values that llama.cpp's logs show on such Macs (`recommendedMaxWorkingSetSize`: 11,453 MB of 16 GiB,
+    17,179 of 24, 22,906 of 32, 51,539 of 64, 103,079 of 128); newer systems may recommend more.
+    """
+    return memory * 2 // 3 if memory <= 36 * GIB else memory * 3 // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """What a chip has been measured to compute in large products and in attention, FLOP/s, and who measured it."""
+
+    name: str
+    products: float
+    attention: float
+    source: str
+
+
+# Measured by others. None of it by this project, and none with SCAIL-2.
+CHIPS = (
+    Chip("M2 Max", 10.5 * TERA, 10.5 * TERA, "assumed: 75 % of the published 13.6"),
+    Chip("M3 Ultra", 17.4 * TERA, 16.0 * TERA, "Rapid-MLX#258: MLX fp16 GEMM; attention 88 to 97 % of it"),
+    Chip("M4 Max", 13.5 * TERA, 12.0 * TERA, "mlx-serve#122: a video DiT in MLX, attention 11.2 to 13.0"),
+    Chip("M5 Max", 50.0 * TERA, 38.0 * TERA, "mlx#3821, mlx#3838: bf16 GEMM 50 to 57 with tensor units"),
+    Chip("M5 Max without tensor units", 15.0 * TERA, 13.0 * TERA, "mlx#3838: bf16 GEMM, a wheel without them"),
+)
+DISK_BYTES_PER_S = 5e9  # a Mac's own SSD reads 5 to 13 GB/s
