@@ -47,7 +47,7 @@ class Mlx:
         mx.set_default_device(mx.cpu)
         self._vae = load_component(Snapshot({"vae": weights}, weights, {}), "vae", "auto", lambda: None)
         self._tiling = Tiling(tile, 64) if tile else None
-        self._streams: list[Stream] = []
+        self._remembered: list[int] = []  # bytes, by stream
         self._count_caches()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -59,9 +59,9 @@ class Mlx:
         return decode_segment(self._vae, latent, self._tiling, lambda: None, lambda _: None)
 
     def cache_bytes(self) -> int:
-        """Return what was remembered at one time in the last pass: of a tiled one, its largest tile."""
-        sizes = [sum(frame.nbytes for held in stream.past.values() for frame in held) for stream in self._streams]
-        self._streams.clear()
+        """Return what was remembered at one time in the last pass: of a tiled one, by its largest part."""
+        sizes = [*self._remembered]
+        self._remembered.clear()
         return sum(sizes) if self._tiling is None else max(sizes)
 
     def reset_peak(self) -> int:
@@ -71,12 +71,19 @@ class Mlx:
         return mx.get_active_memory()
 
     def _count_caches(self) -> None:
-        streams = self._streams
+        remembered = self._remembered
 
         class Counted(Stream):
+            """Notes its size at every step; noting the stream itself would keep its frames in memory."""
+
             def __init__(self, *args: object) -> None:
                 super().__init__(*args)
-                streams.append(self)
+                self.number = len(remembered)
+                remembered.append(0)
+
+            def step(self, x: mx.array) -> mx.array:
+                remembered[self.number] = sum(frame.nbytes for held in self.past.values() for frame in held)
+                return super().step(x)
 
         vae21.Stream = vae_tiles.Stream = Counted
 

@@ -362,6 +362,18 @@ def test_the_bench_measures_every_kind_of_pass():
         assert ("MISSED" in str(row)) == (row.ratio > row.bar)
 
 
+def test_the_command_prints_a_table_or_json(capsys, monkeypatch):
+    monkeypatch.setattr("mlx_backend.diagnostics.bench.QUICK", Plan((Case(PLAIN, 1),), 9))
+    assert main(["bench", "--quick", "--rounds", "1", "--json"]) == 0
+    assert [row["bar"] for row in json.loads(capsys.readouterr().out)] == [1.10, 1.10, 1.25, 1.25]
+    assert main(["bench", "--quick", "--rounds", "1", "--cpu-time"]) == 0
+    said = capsys.readouterr().out
+    assert "processor time, medians of 1 interleaved rounds" in said
+    assert "dim 128, 864 tokens, float32, streamed" in said
+    assert main(["bench", "--quick", "--dim", "5120"]) == 2
+    assert "add --full" in capsys.readouterr().err
+
+
 def test_primitives_cover_the_ledger_s_arithmetic():
     ops = dit_pass(PLAIN, Case(PLAIN, 4).tokens, on_gpu=False, compute="float32")
     alone = primitives(ops, PLAIN)

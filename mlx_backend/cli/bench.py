@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..runtime.device import require_mlx
+from ..spec.errors import RequestError
 from ..spec.events import LOGGER
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         "bench",
         help="measure passes against their primitives: dense, packed and streamed blocks",
         description="Random weights; takes about two minutes on a GPU and needs no model. On a CPU the sizes are "
-        "reduced; --full measures them all, which takes a quarter of an hour and 12 GB of memory there.",
+        "reduced; --full measures them all, which takes up to an hour and 12 GB of memory there.",
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="one small size, few rounds")
     size.add_argument("--full", action="store_true", help="every size, also on a CPU")
+    parser.add_argument("--dim", type=int, choices=(1536, 5120), help="only the cases of this width")
+    parser.add_argument("--rounds", type=int, choices=range(1, 100), metavar="N", help="other than the usual number")
     parser.add_argument(
         "--cpu-time",
         action="store_true",
@@ -37,7 +40,7 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Print the table, row by row as it is measured."""
+    """Print the table, row by row as it is measured. Raises RequestError for a width that the plan lacks."""
     require_mlx()
     from ..diagnostics.bench import FULL, QUICK, bench, default_plan
     from ..diagnostics.report import heading
@@ -45,6 +48,9 @@ def run(chosen: argparse.Namespace) -> None:
     LOGGER.setLevel(logging.WARNING)  # which files its models are read from concerns nobody
     clock = time.process_time if chosen.cpu_time else time.perf_counter
     plan = QUICK if chosen.quick else FULL if chosen.full else default_plan()
+    plan = plan.only(chosen.dim, chosen.rounds)
+    if not plan.cases:
+        raise RequestError(f"Without --full nothing of width {chosen.dim} is measured here: add --full.")
     if not chosen.json:
         sys.stdout.write(heading(plan.rounds, processor_time=chosen.cpu_time) + "\n")
     rows = bench(plan, lambda: None, None if chosen.json else _print, clock)

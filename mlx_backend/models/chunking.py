@@ -7,6 +7,9 @@ import mlx.core as mx
 from ..spec import chunks
 
 
-def chunk_bounds(tokens: int, dim: int, heads: int) -> list[tuple[int, int]]:
-    """Cut `tokens` rows into even chunks (start, stop) for a self-attention of `heads` heads over width `dim`."""
-    return chunks.chunk_bounds(tokens, dim, heads, on_gpu=mx.default_device() == mx.Device(mx.gpu))
+def chunk_bounds(
+    tokens: int, dim: int, heads: int, dispatch_flops: float = chunks.GPU_DISPATCH_FLOPS
+) -> list[tuple[int, int]]:
+    """Cut `tokens` rows into even chunks (start, stop); see `spec.chunks.chunk_bounds`."""
+    on_gpu = mx.default_device() == mx.Device(mx.gpu)
+    return chunks.chunk_bounds(tokens, dim, heads, on_gpu=on_gpu, dispatch_flops=dispatch_flops)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
+from ..spec.chunks import GPU_DISPATCH_FLOPS
 from .activations import GELUTanh, SiLU
 from .attention import Context, Rotation
 from .block import Block, Head
@@ -30,6 +31,7 @@ class WanDiT(BlockNetwork):
         super().__init__()
         dim = config.dim
         self._config = config
+        self._dispatch_flops = GPU_DISPATCH_FLOPS
         self.patch_embedding = PatchEmbedding(config.in_dim, dim, compute_dtype)
         self.text_embedding = [
             Linear(config.text_dim, dim, compute_dtype=compute_dtype),
@@ -50,6 +52,10 @@ class WanDiT(BlockNetwork):
     def config(self) -> DiTConfig:
         """The sizes it was built with."""
         return self._config
+
+    def limit_dispatches(self, flops: float) -> None:
+        """Let no GPU dispatch of a pass take more than about so many FLOPs, for a slow machine."""
+        self._dispatch_flops = flops
 
     def leave_float16(self) -> bool:
         """Compute in bf16 from now on what was computed in float16; return whether anything was."""
@@ -95,7 +101,7 @@ class WanDiT(BlockNetwork):
 
         `check_cancelled` is called several times in every block and may raise.
         """
-        bounds = chunk_bounds(len(tokens), self._config.dim, self._config.num_heads)
+        bounds = chunk_bounds(len(tokens), self._config.dim, self._config.num_heads, self._dispatch_flops)
         chunks = [mx.contiguous(tokens[a:b]) for a, b in bounds]
         rotations = [Rotation(*(mx.contiguous(table[a:b]) for table in cos_sin)) for a, b in bounds]
         e, e0 = self.embed_time(t)

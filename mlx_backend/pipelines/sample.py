@@ -17,6 +17,7 @@ from ..sampling.guidance import Velocity
 from ..sampling.loop import Clamp, denoise
 from ..sampling.noise import TorchNoise, drafted_noise
 from ..sampling.solvers import make_solver
+from ..spec.chunks import dispatch_limit
 from ..spec.errors import NumericsError, RequestError
 from ..spec.events import Listener, Progress
 from ..spec.geometry import LatentSize
@@ -27,7 +28,7 @@ from ..spec.tiling import Tiling
 from .decode import last_frames
 from .latents import SegmentLatents
 from .picture import encode_picture
-from .planning import budget_of, forecast, plan_run, planned_tiling
+from .planning import budget_of, forecast, machine_probe, plan_run, planned_tiling
 from .prepared import PreparedRun, prepare_run
 from .store import Handle, enter, get_dit, get_vae
 from .text import TextFeatures
@@ -83,6 +84,7 @@ def sample_prepared(
         clip_tokens = encode_picture(clip, run.seen_by_clip, (dit, vae), listener)
         enter("sampling", clip, dit, vae)
         model, autoencoder = get_dit(dit, listener, how.residency), get_vae(vae, listener)
+        model.limit_dispatches(dispatch_limit(machine_probe().rate.flops_per_s))
         with wired(model.resident_bytes):
             return _Sampling(
                 model=model,

@@ -1,0 +1,216 @@
+"""What is planned for real sizes: residency, tiles, refusals that say what would fit, and the command that shows it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from support import GOLDENS, ROOT
+
+from mlx_backend.cli.main import BAD_INPUT, main
+from mlx_backend.spec.errors import RequestError
+from mlx_backend.spec.machine import CHIPS, GIB, memory_budget, usual_working_set
+from mlx_backend.spec.memory import CPU, METAL, Backend
+from mlx_backend.spec.planner import PHASES, TILES, Job, ModelSizes, check_fits, choose, predict
+from mlx_backend.spec.storage import Storage, dit_block_bytes, dit_bytes, dit_rest_bytes
+
+SCAIL2 = ModelSizes()
+SMALL, LARGE = Job(width=832, height=480), Job(width=1280, height=704)
+GB = 1_000_000_000
+
+
+def budget(gigabytes):
+    return memory_budget(gigabytes * GIB, usual_working_set(gigabytes * GIB))
+
+
+def packed(bits):
+    return ModelSizes(dit_storage=Storage(bits=bits))
+
+
+def test_the_budget_is_the_smaller_share():
+    assert memory_budget(100, 50) == 45
+    assert memory_budget(100, 90) == 75
+    assert memory_budget(100) == 75
+    # What llama.cpp prints on such Macs, in units of 1e6.
+    for gigabytes, megabytes in {16: 11453, 24: 17179, 32: 22906, 64: 51539, 128: 103079}.items():
+        assert usual_working_set(gigabytes * GIB) // 1_000_000 == megabytes
+
+
+def test_weights_of_the_full_size_are_those_of_the_files():
+    assert dit_bytes(SCAIL2.dit, Storage()) == 2 * 16_395_544_384
+    assert dit_block_bytes(SCAIL2.dit, Storage()) == pytest.approx(0.81 * GB, rel=0.01)
+    # benchmarks/RESULTS.md: 480 Linears packed in 4 bits, groups of 64, the other tensors bf16.
+    assert dit_bytes(SCAIL2.dit, Storage(bits=4)) == 9_578_237_568
+
+
+def test_full_precision_fits_a_small_mac_only_streamed():
+    resident, streamed = (predict(SCAIL2, SMALL, METAL, how) for how in ("resident", "streamed"))
+    assert resident.peak_bytes > 33 * GB
+    assert streamed.peak_bytes < 7 * GB
+    saved = dit_bytes(SCAIL2.dit, Storage()) - dit_rest_bytes(SCAIL2.dit, Storage())
+    assert resident.phases["load"].bytes - streamed.phases["load"].bytes == saved
+    plan = choose(SCAIL2, SMALL, budget(16))
+    assert (plan.residency, plan.tile) == ("streamed", 0)
+    check_fits(plan, budget(16))
+
+
+def test_the_mildest_plan_that_fits_is_chosen():
+    assert choose(SCAIL2, SMALL, budget(64)).residency == "resident"
+    large = choose(SCAIL2, LARGE, budget(24))
+    assert large.residency == "streamed"
+    assert large.tile in TILES[1:]
+    whole = predict(SCAIL2, LARGE, METAL, "streamed")
+    assert whole.needed_bytes > budget(24) >= large.needed_bytes
+    assert predict(SCAIL2, LARGE, METAL, "streamed", TILES[TILES.index(large.tile) - 1]).needed_bytes > budget(24)
+    four_bits = choose(packed(4), SMALL, budget(32))
+    assert four_bits.residency == "resident"
+
+
+def test_what_the_user_sets_is_kept():
+    plan = choose(SCAIL2, SMALL, budget(128), residency="streamed", tile=256)
+    assert (plan.residency, plan.tile) == ("streamed", 256)
+    forced = choose(SCAIL2, SMALL, budget(16), residency="resident")
+    assert forced.residency == "resident"
+    with pytest.raises(RequestError, match="let the blocks be streamed"):
+        check_fits(forced, budget(16))
+
+
+@pytest.mark.parametrize(("change", "job"), [("segments of", LARGE), ("pixels", LARGE), ("packed in 4 bits", SMALL)])
+def test_a_refusal_names_what_would_fit_and_it_does(change, job):
+    model, allowed = SCAIL2, budget(16)
+    if change == "packed in 4 bits":  # blocks of 0.8 GB each are too much then, packed ones are not
+        plan = predict(model, job, METAL, "streamed", 128)
+        allowed = choose(packed(4), job, 0).needed_bytes
+        assert plan.needed_bytes > allowed
+    plan = choose(model, job, allowed)
+    with pytest.raises(RequestError) as refusal:
+        check_fits(plan, allowed)
+    said = str(refusal.value)
+    assert f"{plan.needed_bytes / GB:.1f} GB" in said
+    assert f"{allowed / GB:.1f} GB may be used" in said
+    assert plan.largest_phase in said
+    if change == "segments of":
+        length = re.search(r"use segments of (\d+) frames", said)[1]
+        other = Job(width=job.width, height=job.height, segment_length=int(length))
+    elif change == "pixels":
+        width, height = re.search(r"use (\d+) x (\d+) pixels", said).groups()
+        other = Job(width=int(width), height=int(height))
+    else:
+        assert "use weights packed in 4 bits" in said
+        model, other = packed(4), job
+    check_fits(choose(model, other, allowed), allowed)
+
+
+def test_nothing_fits_nothing():
+    plan = choose(SCAIL2, SMALL, 1000)
+    assert plan.residency == "streamed"
+    with pytest.raises(RequestError, match="a machine with more memory"):
+        check_fits(plan, 1000)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_more_work_never_needs_less_memory(phase):
+    def size(job, model=SCAIL2, how="streamed", backend=METAL, tile=0):
+        return predict(model, job, backend, how, tile).phases[phase].bytes
+
+    assert size(LARGE) >= size(SMALL)
+    assert size(Job(width=832, height=480, references=3)) >= size(SMALL)
+    assert size(SMALL, how="resident") >= size(SMALL)
+    assert size(SMALL, packed(4)) <= size(SMALL, packed(8))
+    assert size(LARGE, tile=512) <= size(LARGE)
+    assert size(Job(width=832, height=480, frames=41)) <= size(SMALL)
+
+
+def test_decoding_is_flat_in_time_and_denoising_linear_in_tokens():
+    def decode(frames):
+        return predict(SCAIL2, Job(width=832, height=480, frames=frames), METAL, "streamed").phases["decode"].bytes
+
+    latents = 2 * 16 * 10 * 60 * 104 * 4
+    assert decode(81) - decode(41) == latents
+
+    def work(job):
+        plan = predict(packed(4), job, METAL, "streamed")
+        weights = sum(size for name, size in plan.phases["denoise"].terms if name.startswith(("weights", "blocks")))
+        return (plan.phases["denoise"].bytes - weights) / job.tokens.sequence
+
+    assert work(LARGE) == pytest.approx(work(SMALL), rel=0.1)
+
+
+def test_float16_products_of_bf16_weights_need_a_copy():
+    half = predict(SCAIL2, SMALL, Backend(on_gpu=True, compute="float16"), "streamed")
+    assert half.phases["denoise"].bytes > predict(SCAIL2, SMALL, METAL, "streamed").phases["denoise"].bytes
+
+
+def test_the_cpu_needs_more_than_a_gpu():
+    """It writes scores and patches out, and computes in float32."""
+    assert predict(SCAIL2, SMALL, CPU, "streamed").peak_bytes > predict(SCAIL2, SMALL, METAL, "streamed").peak_bytes
+
+
+def plan_json(capsys, *options):
+    assert main(["plan", "--width", "832", "--height", "480", "--frames", "81", *options, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_command_gives_numbers_for_programs(capsys):
+    found = plan_json(capsys)
+    assert set(found["phases"]) == set(PHASES)
+    assert found["peak_bytes"] == max(found["phases"].values())
+    assert [row["memory_bytes"] // GIB for row in found["machines"]] == [16, 24, 32, 64, 128]
+    assert all(row["fits"] for row in found["machines"])
+    assert found["tokens"] == 42_510
+    assert found["flops"]["pass"] / 1e15 == pytest.approx(2.53, abs=0.005)
+    assert sum(found["flops"]["pass_by_part"].values()) == found["flops"]["pass"]
+    assert {row["chip"] for row in found["estimates"]} == {chip.name for chip in CHIPS}
+    for name, terms in found["terms"].items():
+        assert sum(terms.values()) == found["phases"][name]
+
+
+def test_the_command_plans_packed_weights_and_one_machine(capsys):
+    found = plan_json(capsys, "--bits", "4", "--memory", "32")
+    assert [row["memory_bytes"] for row in found["machines"]] == [32 * GIB]
+    assert found["residency"] == "resident"
+    assert found["phases"]["load"] < 11 * GB
+    assert found["needed_bytes"] < found["budget_bytes"]
+
+
+def test_the_table_says_what_is_predicted_and_what_does_not_fit(capsys):
+    assert main(["plan", "--width", "1280", "--height", "704", "--memory", "16"]) == 0
+    said = capsys.readouterr().out
+    assert "none of it has been measured on a Mac" in said
+    assert "does not fit" in said
+    assert "9.90 PFLOP" in said
+    assert "M4 Max" in said
+
+
+def test_the_sizes_of_a_snapshot(capsys):
+    found = plan_json(capsys, "--model", str(GOLDENS / "snapshot"))
+    assert found["phases"]["load"] < GB // 10
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--width", "830", "multiple of 32"),
+        ("--frames", "0", "0 frames"),
+        ("--segment-length", "80", "4k+1"),
+        ("--references", "0", "at least 1"),
+        ("--memory", "nan", "--memory"),
+        ("--model", "nowhere", "nowhere"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(option, value, said, capsys):
+    assert main(["plan", option, value]) == BAD_INPUT
+    assert said in capsys.readouterr().err
+
+
+def test_the_command_needs_no_mlx():
+    code = (
+        "import sys\n"
+        "for name in ('mlx', 'mlx.core', 'torch'): sys.modules[name] = None\n"
+        "from mlx_backend.cli.main import main\n"
+        "sys.exit(main(['plan', '--width', '832', '--height', '480', '--frames', '81']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "42,510 tokens" in done.stdout
