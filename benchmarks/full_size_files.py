@@ -19,11 +19,11 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from mlx_backend.models.clip_vision import ClipVision
-from mlx_backend.models.config import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from mlx_backend.models.linear import Linear
 from mlx_backend.models.scail2 import Scail2DiT
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
+from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from mlx_backend.weights.detect import dit_settings
 from mlx_backend.weights.formats import NUMPY_DTYPES
 from mlx_backend.weights.layouts import snapshot_name

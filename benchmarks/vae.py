@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlx_backend.runtime.device import require_mlx
@@ -138,6 +138,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=9, help="4k+1; the other length is 4 fewer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tile", type=int, default=128, help="pixels, for the row that is labelled as tiled")
+    parser.add_argument("--part", choices=("both", "memory", "time"), default="both")
+    parser.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=DIRECTIONS)
     parser.add_argument("--measure", nargs=3, metavar=("WHICH", "DIRECTION", "WEIGHTS"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     size = (chosen.height, chosen.width, chosen.frames)
@@ -151,8 +153,10 @@ def main() -> None:
         say(f"$ python -m {' '.join(['benchmarks.vae', *sys.argv[1:]])}")
         say(f"{describe_machine()}, {torch_versions()}")
         say(f"{chosen.width}x{chosen.height}, {chosen.frames - 4} and {chosen.frames} frames, float32, random weights")
-        peaks(weights, size, chosen.tile)
-        times(weights, (chosen.height, chosen.width, chosen.frames - 4), chosen.rounds)
+        if chosen.part != "time":
+            peaks(weights, size, chosen.tile, chosen.directions)
+        if chosen.part != "memory":
+            times(weights, (chosen.height, chosen.width, chosen.frames - 4), chosen.rounds, chosen.directions)
 
 
 def say(line: str) -> None:
@@ -189,11 +193,11 @@ def example(direction: str, size: tuple[int, int, int]) -> np.ndarray:
     return random.standard_normal((16, (frames - 1) // 4 + 1, height // 8, width // 8), np.float32)
 
 
-def peaks(weights: Path, size: tuple[int, int, int], tile: int) -> None:
+def peaks(weights: Path, size: tuple[int, int, int], tile: int, directions: Sequence[str]) -> None:
     """Measure every case in a process of its own; print the table."""
     height, width, frames = size
     say(f"  {'MB beyond weights and warm-up':<44}{'peak':>9}{'cache':>9}{'rest':>9}")
-    for direction in DIRECTIONS:
+    for direction in directions:
         rest = {}
         for which in ("diffusers", "mlx", "mlx tiled"):
             for count in [frames] if "tiled" in which else [frames - 4, frames]:
@@ -246,10 +250,10 @@ def resident(name: str) -> int:
     raise SystemExit(f"/proc/self/status has no {name}: this measurement needs Linux.")
 
 
-def times(weights: Path, size: tuple[int, int, int], rounds: int) -> None:
+def times(weights: Path, size: tuple[int, int, int], rounds: int, directions: Sequence[str]) -> None:
     """Run both in this process, in turns; print the table and how much their results differ."""
     both = {"diffusers": Diffusers(weights), "mlx": Mlx(weights)}
-    for direction in DIRECTIONS:
+    for direction in directions:
         subject = example(direction, size)
         taken: dict[str, list[float]] = {name: [] for name in both}
         results = {}

@@ -53,7 +53,6 @@ class HostListener:
         if management is not None:
             management.throw_exception_if_processing_interrupted()
 
-
     def _show(self, message: str) -> None:
         """Show all that was told so far as the running node's text; pages without such texts show nothing."""
         self._told.append(message)

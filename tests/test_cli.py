@@ -47,7 +47,8 @@ def arguments(inputs: Path, output: Path, *more: object, **changes: object) -> l
         part for name, value in given.items() if value is not None for part in (f"--{name.replace('_', '-')}", value)
     ]
     return [
-        str(part) for part in ("generate", *options, "--no-cache", "--width", 96, "--height", 64, "--steps", 1, "--cfg", 1, *more)
+        str(part)
+        for part in ("generate", *options, "--no-cache", "--width", 96, "--height", 64, "--steps", 1, "--cfg", 1, *more)
     ]
 
 

@@ -22,6 +22,7 @@ from mlx_backend.diagnostics.primitives import primitives
 from mlx_backend.diagnostics.probe import CPU_SIZE, Probe, Rate, duration, measure_rate, probe, tensor_units
 from mlx_backend.diagnostics.references import Packed, product_error, random_rows, sample
 from mlx_backend.diagnostics.system import Streaming, disk_check, read_speed, system_checks
+from mlx_backend.models.attention import KeysValues
 from mlx_backend.spec.errors import Cancelled, RequestError
 from mlx_backend.spec.ledger import dit_pass
 from mlx_backend.spec.sizes import DiTConfig
@@ -42,6 +43,7 @@ M5_MAX = Machine(
 )
 M4 = replace(M5_MAX, chip="Apple M4", memory_bytes=16 << 30, working_set_bytes=12 << 30, tf32=None)
 FAST, SLOW = Rate(53e12, "bfloat16", 4096), Rate(15e12, "bfloat16", 4096)
+GOOD = Operations()
 TINY = Scale(
     rows=(70, 130),
     depth=64,
@@ -203,6 +205,20 @@ def test_all_operations_are_right_here():
     assert len(found) == 2 + 4 + 1 + 2 * 2 + 1
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_to_half_precision_is_no_fault(dtype):
+    """Sums as long as the model's; on the CPU, whose kernels round more than a GPU's."""
+    scale = replace(TINY, rows=(200,), depth=1024, dtypes=((dtype, (1024,)),), on_gpu=True)
+    found = {check.name: check for check in numeric_checks(scale, replace(GOOD, quantized_matmul=unpacked), never)}
+    assert {check.verdict for check in found.values()} == {"ok"}, list(map(str, found.values()))
+    assert all(check.error > 1e-4 for name, check in found.items() if dtype in name)
+
+
+def unpacked(x, packed):
+    """MLX's quantized_matmul on the CPU sums in half precision, which is a fault of its own."""
+    return (x.astype(mx.float32) @ mx.array(packed.unpacked()).T).astype(x.dtype)
+
+
 def wrong_row(work):
     """Return the same operation with one row of the result, which no sample takes, given the content of another."""
 
@@ -220,9 +236,6 @@ def scaled(work):
 
 def with_nan(work):
     return lambda *arguments: work(*arguments) * mx.array(float("nan"))
-
-
-GOOD = Operations()
 
 
 @pytest.mark.parametrize("breaking", [wrong_row, scaled, with_nan])
@@ -243,6 +256,18 @@ def test_broken_attention_and_convolution_are_found(breaking, field, name):
     broken = replace(GOOD, **{field: breaking(getattr(GOOD, field))})
     for check in numeric_checks(TINY, broken, never):
         assert check.verdict == ("fault" if check.name.startswith(name) else "ok"), str(check)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_keys_that_are_left_out_are_found(dtype):
+    """As where a kernel counts keys in 16 bits; here the last tenth."""
+    scale = replace(TINY, rows=(2000,), heads=1, dtypes=((dtype, (64,)),), frames=(), fused_rows=16)
+    broken = replace(
+        GOOD, attention=lambda q, seen: KeysValues(seen.keys[..., :1800, :], seen.values[..., :1800, :]).attend(q)
+    )
+    found = [check for check in numeric_checks(scale, broken, never) if check.name.startswith("attention")]
+    assert [check.verdict for check in found] == ["fault"]
+    assert found[0].error > 2 * found[0].bar
 
 
 def test_a_product_that_nobody_uses_is_no_fault():

@@ -7,10 +7,10 @@ from mlx.utils import tree_flatten
 from support import DATA
 
 from mlx_backend.models.clip_vision import ClipVision
-from mlx_backend.models.config import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from mlx_backend.models.scail2 import Scail2DiT
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
+from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from mlx_backend.weights.detect import clip_config, dit_config, umt5_config, vae_config
 from mlx_backend.weights.formats import TensorInfo
 from mlx_backend.weights.layouts import official_name, snapshot_axes, snapshot_name

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from support import GOLDENS, ROOT
@@ -32,9 +33,9 @@ def test_the_budget_is_the_smaller_share():
     assert memory_budget(100, 50) == 45
     assert memory_budget(100, 90) == 75
     assert memory_budget(100) == 75
-    # What llama.cpp prints on such Macs, in units of 1e6.
-    for gigabytes, megabytes in {16: 11453, 24: 17179, 32: 22906, 64: 51539, 128: 103079}.items():
-        assert usual_working_set(gigabytes * GIB) // 1_000_000 == megabytes
+    # What llama.cpp logged on such Macs, in MiB.
+    for gigabytes, logged in {16: 10922.67, 32: 21845.34, 64: 49152.00}.items():
+        assert usual_working_set(gigabytes * GIB) / 2**20 == pytest.approx(logged, abs=0.01)
 
 
 def test_weights_of_the_full_size_are_those_of_the_files():
@@ -42,6 +43,13 @@ def test_weights_of_the_full_size_are_those_of_the_files():
     assert dit_block_bytes(SCAIL2.dit, Storage()) == pytest.approx(0.81 * GB, rel=0.01)
     # benchmarks/RESULTS.md: 480 Linears packed in 4 bits, groups of 64, the other tensors bf16.
     assert dit_bytes(SCAIL2.dit, Storage(bits=4)) == 9_578_237_568
+
+
+def test_the_prediction_agrees_with_the_one_full_size_measurement():
+    """benchmarks/RESULTS.md: DiT alone, 4 bits, 64x64 pixels, 5 frames, on a CPU; 10,455,940,828 bytes at most."""
+    job = Job(width=64, height=64, frames=5)
+    plan = predict(packed(4), job, CPU, "resident")
+    assert plan.phases["denoise"].bytes - SCAIL2.vae_bytes == pytest.approx(10_455_940_828, rel=0.01)
 
 
 def test_full_precision_fits_a_small_mac_only_streamed():
@@ -102,6 +110,13 @@ def test_a_refusal_names_what_would_fit_and_it_does(change, job):
     check_fits(choose(model, other, allowed), allowed)
 
 
+def test_loras_stay_in_memory_beside_streamed_blocks():
+    lora = replace(SCAIL2, lora_bytes=718_000_000)  # rank 64 on every Linear of the blocks, bf16
+    plain, added = (predict(model, SMALL, METAL, "streamed") for model in (SCAIL2, lora))
+    grown = {name: added.phases[name].bytes - plain.phases[name].bytes for name in PHASES}
+    assert grown == {name: 718_000_000 if name in ("load", "encode", "denoise") else 0 for name in PHASES}
+
+
 def test_nothing_fits_nothing():
     plan = choose(SCAIL2, SMALL, 1000)
     assert plan.residency == "streamed"
@@ -134,7 +149,7 @@ def test_decoding_is_flat_in_time_and_denoising_linear_in_tokens():
         weights = sum(size for name, size in plan.phases["denoise"].terms if name.startswith(("weights", "blocks")))
         return (plan.phases["denoise"].bytes - weights) / job.tokens.sequence
 
-    assert work(LARGE) == pytest.approx(work(SMALL), rel=0.1)
+    assert 0.8 * work(SMALL) < work(LARGE) <= work(SMALL)  # per token: a chunk has fewer rows where there are more
 
 
 def test_float16_products_of_bf16_weights_need_a_copy():

@@ -15,13 +15,13 @@ from support import GOLDENS, Recorder, golden_prompts, golden_scene, golden_sett
 from test_lora import folder_with, forward, lora  # noqa: F401 - a fixture
 
 from mlx_backend.conditioning.text import encode_text
-from mlx_backend.models.config import DiTConfig, UMT5Config
 from mlx_backend.models.scail2 import Scail2DiT
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.spec.errors import Cancelled, WeightsError
 from mlx_backend.spec.requests import LoraRequest
+from mlx_backend.spec.sizes import DiTConfig, UMT5Config
 from mlx_backend.weights.components import load_component
 from mlx_backend.weights.convert import ConvertOptions, convert
 from mlx_backend.weights.detect import dit_settings

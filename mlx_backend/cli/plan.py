@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..spec.variants import RESIDENCIES, SCAIL2
 MACHINES = (16, 24, 32, 64, 128)  # GB of unified memory
 BITS = (4, 5, 6, 8)
 RECIPES = {"6 passes": 6, "80 passes": 80}  # distilled, 6 steps; 40 steps with guidance
-Ops = list[Op]
+Work = dict[int, tuple[int, list[Op]]]  # frames of a segment: how many such segments there are, one pass over one
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
@@ -79,11 +80,11 @@ def run(chosen: argparse.Namespace) -> None:
     """Print the table, or the object. Raises RequestError for settings that no run can have."""
     model, job = _model(chosen), _job(chosen)
     rows = [_row(model, job, gigabytes, chosen.residency) for gigabytes in _machines(chosen.memory)]
-    work = _segments(model, job)
+    work = _work(model, job)
     if chosen.json:
         made = rows[0].as_json() | {
             "tokens": job.tokens.sequence,
-            "segments": len(work),
+            "segments": len(job.segments.segments),
             "flops": _flops(model, job, work),
             "estimates": [_estimate(chip, model, work) for chip in CHIPS],
             "machines": [row.as_json() for row in rows],
@@ -159,57 +160,55 @@ def _row(model: ModelSizes, job: Job, gigabytes: float, residency: str) -> Row:
     return Row(memory, budget, plan, "")
 
 
-def _segments(model: ModelSizes, job: Job) -> list[Ops]:
-    """Return the operations of one pass over each segment; segments of equal length share theirs."""
-    made: dict[int, Ops] = {}
-    for segment in job.segments.segments:
-        if segment.frames not in made:
-            size = LatentSize.of_pixels(segment.frames, job.width, job.height)
-            tokens = Tokens.of(size, job.references)
-            made[segment.frames] = dit_pass(
-                model.dit, tokens, on_gpu=True, compute=METAL.compute, storage=model.dit_storage
-            )
-    return [made[segment.frames] for segment in job.segments.segments]
+def _work(model: ModelSizes, job: Job) -> Work:
+    made: Work = {}
+    for frames, count in Counter(segment.frames for segment in job.segments.segments).items():
+        tokens = Tokens.of(LatentSize.of_pixels(frames, job.width, job.height), job.references)
+        how = {"on_gpu": True, "compute": METAL.compute, "storage": model.dit_storage}
+        made[frames] = (count, dit_pass(model.dit, tokens, **how))
+    return made
 
 
-def _flops(model: ModelSizes, job: Job, work: list[Ops]) -> dict[str, Any]:
-    frames, size = [segment.frames for segment in job.segments.segments], (job.width, job.height)
+def _flops(model: ModelSizes, job: Job, work: Work) -> dict[str, Any]:
+    counts, size = {frames: count for frames, (count, _) in work.items()}, (job.width, job.height)
+    _, first = work[job.segments.segments[0].frames]
     return {
-        "pass": total_flops(work[0]),
-        "pass_by_part": sums(work[0], lambda op: op.part),
-        "all_segments_once": sum(map(total_flops, work)),
+        "pass": total_flops(first),
+        "pass_by_part": sums(first, lambda op: op.part),
+        "all_segments_once": sum(count * total_flops(ops) for count, ops in work.values()),
         "text": sum(text_flops(model.text, tokens) for tokens in job.text_tokens),
         "clip": clip_flops(model.clip),
         "encode": job.references * encode_flops(model.vae, 1, *size)
-        + sum(encode_flops(model.vae, n, job.width // 2, job.height // 2) for n in frames),
-        "decode": sum(decode_flops(model.vae, n, *size) for n in frames),
+        + sum(count * encode_flops(model.vae, n, job.width // 2, job.height // 2) for n, count in counts.items()),
+        "decode": sum(count * decode_flops(model.vae, n, *size) for n, count in counts.items()),
     }
 
 
-def _estimate(chip: Chip, model: ModelSizes, work: list[Ops]) -> dict[str, Any]:
+def _estimate(chip: Chip, model: ModelSizes, work: Work) -> dict[str, Any]:
     """Return seconds of the DiT's passes: FLOPs over measured rates, and no faster than the blocks can be read."""
     blocks = dit_bytes(model.dit, model.dit_storage) - dit_rest_bytes(model.dit, model.dit_storage)
     reading = blocks / DISK_BYTES_PER_S
     once = []
-    for ops in work:
+    for count, ops in work.values():
         attention = sum(op.flops for op in ops if op.kind == "attention")
-        once.append((total_flops(ops) - attention) / chip.products + attention / chip.attention)
-    streamed = [max(seconds, reading) for seconds in once]
+        once.append((count, (total_flops(ops) - attention) / chip.products + attention / chip.attention))
+    a_pass, all_once = once[0][1], sum(count * seconds for count, seconds in once)
     return {
         "chip": chip.name,
         "source": chip.source,
-        "seconds_per_pass": once[0],
-        "seconds_per_pass_streamed": streamed[0],
-        "seconds": {name: passes * sum(once) for name, passes in RECIPES.items()},
+        "seconds_per_pass": a_pass,
+        "seconds_per_pass_streamed": max(a_pass, reading),
+        "seconds": {name: passes * all_once for name, passes in RECIPES.items()},
     }
 
 
-def _heading(model: ModelSizes, job: Job, work: list[Ops]) -> list[str]:
+def _heading(model: ModelSizes, job: Job, work: Work) -> list[str]:
     flops, storage = _flops(model, job, work), model.dit_storage
+    count = len(job.segments.segments)
     packed = f"packed in {storage.bits} bits" if storage.bits else storage.dtype
     return [
         f"SCAIL-2, DiT of {dit_bytes(model.dit, storage) / 1e9:.1f} GB ({packed}), {job.width} x {job.height} pixels, "
-        f"{job.frames} frames in {len(work)} segment{'s' * (len(work) != 1)}.",
+        f"{job.frames} frame{'s' * (job.frames != 1)} in {count} segment{'s' * (count != 1)}.",
         f"One pass: {job.tokens.sequence:,} tokens, {flops['pass'] / 1e15:.2f} PFLOP. "
         f"Encoding {flops['encode'] / 1e12:.0f}, decoding {flops['decode'] / 1e12:.0f} TFLOP in all.",
     ]
@@ -234,7 +233,7 @@ def _table(rows: list[Row]) -> list[str]:
     return [*lines, *(f"{row.memory / GIB:g} GB: {row.refusal}" for row in rows if row.refusal)]
 
 
-def _times(model: ModelSizes, job: Job, work: list[Ops]) -> list[str]:
+def _times(model: ModelSizes, job: Job, work: Work) -> list[str]:
     lines = [
         "",
         "Estimated time of the passes, from rates that others measured (real runs take longer; no VAE, no encoders):",

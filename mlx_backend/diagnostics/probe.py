@@ -47,7 +47,7 @@ class TensorUnits:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run will take, in seconds: its FLOPs over the measured rate. Real runs take more, never less."""
+    """What a run will take, in seconds: its FLOPs over the measured rate. Real runs take longer."""
 
     seconds_per_pass: float
     passes: int

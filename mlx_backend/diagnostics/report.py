@@ -35,7 +35,7 @@ class Row:
         """Return the line of a table."""
         missed = "" if self.ratio <= self.bar else "  MISSED"
         return (
-            f"{self.name:<38}{self.seconds:9.3f}{self.flops_per_s / 1e12:9.3f}{self.gemm_flops_per_s / 1e12:9.3f}"
+            f"{self.name:<44}{self.seconds:9.3f}{self.flops_per_s / 1e12:9.3f}{self.gemm_flops_per_s / 1e12:9.3f}"
             f"{self.flops_per_s / self.gemm_flops_per_s:8.2f}{self.ratio:8.3f} x {self.against:<11}{self.bar:6.2f}"
             f"{self.peak_bytes / 1e9:9.3f}{missed}"
         )
@@ -48,5 +48,5 @@ def heading(rounds: int, *, processor_time: bool) -> str:
         f"{this_machine()}\n"
         f"random weights; {what}, medians of {rounds} interleaved rounds; "
         "peak: beyond what stays in memory between passes\n"
-        f"{'':<38}{'seconds':>9}{'TFLOP/s':>9}{'GEMM':>9}{'of GEMM':>8}{'time':>8}{'':<14}{'bar':>6}{'peak GB':>9}"
+        f"{'':<44}{'seconds':>9}{'TFLOP/s':>9}{'GEMM':>9}{'of GEMM':>8}{'time':>8}{'':<14}{'bar':>6}{'peak GB':>9}"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx import nn
 
-from .config import DiTConfig
+from ..spec.sizes import DiTConfig
 from .linear import Linear
 from .norms import RMSNorm
 

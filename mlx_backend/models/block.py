@@ -7,9 +7,9 @@ from collections.abc import Callable
 import mlx.core as mx
 from mlx import nn
 
+from ..spec.sizes import DiTConfig
 from .activations import GELUTanh
 from .attention import Context, CrossAttention, Rotation, SelfAttention
-from .config import DiTConfig
 from .linear import Linear
 from .norms import LayerNorm
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
+from ..spec.sizes import ClipConfig
 from .activations import GELU
-from .config import ClipConfig
 from .linear import Linear, affine
 from .norms import LayerNorm
 

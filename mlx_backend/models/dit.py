@@ -10,11 +10,11 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from ..spec.chunks import GPU_DISPATCH_FLOPS
+from ..spec.sizes import PATCH, DiTConfig
 from .activations import GELUTanh, SiLU
 from .attention import Context, Rotation
 from .block import Block, Head
 from .chunking import chunk_bounds
-from .config import PATCH, DiTConfig
 from .embeddings import ImageEmbedding, PatchEmbedding, sinusoid
 from .linear import Linear, Product
 from .supply import BlockNetwork

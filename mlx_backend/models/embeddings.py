@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from ..spec.sizes import PATCH, DiTConfig
 from .activations import GELU
-from .config import PATCH, DiTConfig
 from .linear import Linear, Product, affine
 from .norms import LayerNorm
 

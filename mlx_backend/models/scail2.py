@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..spec.sizes import PATCH, DiTConfig
 from .attention import Context
-from .config import PATCH, DiTConfig
 from .dit import WanDiT
 from .embeddings import PatchEmbedding
 from .rope import Grid, pooled_rotations, rotations, rows
@@ -102,7 +102,10 @@ class Scail2DiT(WanDiT):
         video = self.patch_embedding(mx.concatenate([x, segment.history_mask]))
         if segment.video_mask is not None:
             video = video + segment.video_mask
-        return mx.concatenate([segment.before, video, segment.after])
+        mx.eval(video)  # the patches, and the product in its own dtype, are gone before all tokens are joined
+        tokens = mx.concatenate([segment.before, video, segment.after])
+        mx.eval(tokens)  # and the video's are before they are cut into chunks
+        return tokens
 
     def _embed_known(self, stem: PatchEmbedding, latent: mx.array, mask: mx.array | None) -> mx.array:
         # Known latents carry four channels of ones after their own.

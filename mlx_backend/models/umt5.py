@@ -12,8 +12,8 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from ..spec.sizes import UMT5Config
 from .activations import GELUTanh
-from .config import UMT5Config
 from .linear import Linear
 from .norms import RMSNorm
 from .supply import BlockNetwork

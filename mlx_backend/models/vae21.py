@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 from mlx import nn
 
+from ..spec.sizes import VAEConfig
 from ..spec.tiling import Tiling
 from .activations import SiLU
-from .config import VAEConfig
 from .vae_layers import (
     AttentionBlock,
     CausalConv3d,

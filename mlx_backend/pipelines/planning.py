@@ -32,6 +32,7 @@ def plan_run(dit: Handle, vae: Handle, text_encoder: Handle | None, clip: Handle
     diffusion = sizes_of(dit)
     text = None if text_encoder is None else sizes_of(text_encoder)
     model = _model(dit=diffusion, vae=sizes_of(vae), clip=sizes_of(clip), text=text)
+    model = replace(model, lora_bytes=sum(lora.path.stat().st_size for lora in dit.loras if lora.path.is_file()))
     job = _job(run.plan, *run.scene.size, len(run.scene.references))
     budget = budget_of(dit)
     backend = Backend(on_gpu=this_machine().on_gpu, compute=diffusion.compute)

@@ -64,22 +64,36 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """How many rows there are in all, in the largest chunk, and how many chunks."""
+
+    total: int
+    largest: int
+    chunks: int
+
+    @classmethod
+    def of(cls, *sizes: int) -> Rows:
+        """Take chunks of these sizes."""
+        return cls(sum(sizes), max(sizes), len(sizes))
+
+
+@dataclass(frozen=True, slots=True)
 class _Writer:
-    """Makes the entries of one pass; `rows` are the sizes of the row chunks."""
+    """Makes the entries of one pass; `rows` are the row chunks of the hidden stream."""
 
     config: DiTConfig
     tokens: Tokens
     compute: str
     storage: Storage
-    rows: tuple[int, ...]
+    rows: Rows
 
     def product(
-        self, name: str, part: str, matrix: Matrix, rows: tuple[int, ...], layer: int | None = None, dtype: str = ""
+        self, name: str, part: str, matrix: Matrix, rows: Rows, layer: int | None = None, dtype: str = ""
     ) -> Op:
         """Rows times a matrix, plus the bias."""
         outputs, inputs = matrix
         width = DTYPE_BYTES[dtype or self.compute]
-        total, largest = sum(rows), max(rows)
+        total, largest = rows.total, rows.largest
         return Op(
             name=name,
             part=part,
@@ -88,8 +102,8 @@ class _Writer:
             shape=(total, outputs),
             dtype=dtype or self.compute,
             flops=2 * total * outputs * inputs,
-            bytes_moved=width * (total * (inputs + outputs) + len(rows) * outputs * (inputs + 1)),
-            dispatches=len(rows),
+            bytes_moved=width * (total * (inputs + outputs) + rows.chunks * outputs * (inputs + 1)),
+            dispatches=rows.chunks,
             dispatch_flops=2 * largest * outputs * inputs,
             dispatch_elements=max(largest * outputs, outputs * inputs),
         )
@@ -97,7 +111,7 @@ class _Writer:
     def attention(self, name: str, part: str, keys: int, layer: int) -> Op:
         """Softmax attention of the row chunks to `keys` tokens: two products of rows x keys x dim."""
         dim, width = self.config.dim, DTYPE_BYTES[self.compute]
-        total, largest = sum(self.rows), max(self.rows)
+        total, largest = self.rows.total, self.rows.largest
         return Op(
             name=name,
             part=part,
@@ -106,8 +120,8 @@ class _Writer:
             shape=(total, dim),
             dtype=self.compute,
             flops=4 * total * keys * dim,
-            bytes_moved=width * dim * (2 * total + 2 * keys * len(self.rows)),
-            dispatches=len(self.rows),
+            bytes_moved=width * dim * (2 * total + 2 * keys * self.rows.chunks),
+            dispatches=self.rows.chunks,
             dispatch_flops=4 * largest * keys * dim,
             dispatch_elements=max(largest, keys) * dim,
         )
@@ -120,14 +134,14 @@ class _Writer:
         steps: int,
         layer: int | None,
         *,
-        rows: tuple[int, ...] = (),
+        rows: Rows | None = None,
         width: int = 0,
         read: int = 1,
         dtype: str = "float32",
     ) -> Op:
         """Work on each number by itself or within its row: `steps` operations a number, `read` inputs of its size."""
         rows, width = rows or self.rows, width or self.config.dim
-        total, largest = sum(rows), max(rows)
+        total, largest = rows.total, rows.largest
         return Op(
             name=name,
             part=part,
@@ -137,7 +151,7 @@ class _Writer:
             dtype=dtype,
             flops=steps * total * width,
             bytes_moved=DTYPE_BYTES[dtype] * (1 + read) * total * width,
-            dispatches=len(rows),
+            dispatches=rows.chunks,
             dispatch_flops=steps * largest * width,
             dispatch_elements=largest * width,
         )
@@ -181,7 +195,7 @@ def dit_pass(
     are dense in that dtype. LoRAs are not counted.
     """
     bounds = chunk_bounds(tokens.sequence, config.dim, config.num_heads, on_gpu=on_gpu)
-    rows = tuple(b - a for a, b in bounds)
+    rows = Rows.of(*(stop - start for start, stop in bounds))
     writer = _Writer(config, tokens, compute, storage or Storage(compute), rows)
     return [
         *_stem_and_time(writer),
@@ -195,13 +209,12 @@ def preparation(config: DiTConfig, tokens: Tokens, *, compute: str = "bfloat16")
 
     The driving video and the references are counted with a mask each.
     """
-    writer = _Writer(config, tokens, compute, Storage(compute), (tokens.sequence,))
+    writer = _Writer(config, tokens, compute, Storage(compute), Rows.of(tokens.sequence))
     dim, clip, patch = config.dim, config.clip_dim, PATCH**2
-    text, image = (tokens.text,), (tokens.image,)
-    known = (tokens.references, tokens.driving)
+    text, image, known = Rows.of(tokens.text), Rows.of(tokens.image), Rows.of(tokens.references, tokens.driving)
     return [
-        writer.product("patch_embedding.references", "stem", (dim, config.in_dim * patch), known[:1]),
-        writer.product("patch_embedding_pose", "stem", (dim, config.pose_dim * patch), known[1:]),
+        writer.product("patch_embedding.references", "stem", (dim, config.in_dim * patch), Rows.of(tokens.references)),
+        writer.product("patch_embedding_pose", "stem", (dim, config.pose_dim * patch), Rows.of(tokens.driving)),
         writer.product("patch_embedding_mask", "stem", (dim, config.mask_dim * patch), known),
         writer.product("text_embedding.0", "context", (dim, config.text_dim), text),
         writer.product("text_embedding.2", "context", (dim, dim), text),
@@ -212,9 +225,9 @@ def preparation(config: DiTConfig, tokens: Tokens, *, compute: str = "bfloat16")
 
 def _stem_and_time(writer: _Writer) -> Iterator[Op]:
     config = writer.config
-    dim, single = config.dim, (1,)
-    yield writer.product("patch_embedding", "stem", (dim, config.in_dim * PATCH**2), (writer.tokens.video,))
-    joined = (writer.tokens.sequence,)
+    dim, single = config.dim, Rows.of(1)
+    yield writer.product("patch_embedding", "stem", (dim, config.in_dim * PATCH**2), Rows.of(writer.tokens.video))
+    joined = Rows.of(writer.tokens.sequence)
     yield writer.rowwise("tokens", "stem", "elementwise", 0, None, rows=joined)
     yield writer.product("time_embedding.0", "time", (dim, config.freq_dim), single, dtype="float32")
     yield writer.product("time_embedding.2", "time", (dim, dim), single, dtype="float32")
@@ -226,7 +239,7 @@ def _block(writer: _Writer, layer: int) -> Iterator[Op]:
         yield from make(writer, layer)
 
 
-def _linear(writer: _Writer, name: str, layer: int, rows: tuple[int, ...] = ()) -> Iterator[Op]:
+def _linear(writer: _Writer, name: str, layer: int, rows: Rows | None = None) -> Iterator[Op]:
     """A Linear of a block: its weight made ready once, then chunk after chunk."""
     matrix, part = block_matrices(writer.config)[name], name.split(".", maxsplit=1)[0]
     yield from writer.ready(f"blocks.{layer}.{name}", part, matrix, layer)
@@ -243,13 +256,13 @@ def _self_attention(writer: _Writer, layer: int) -> Iterator[Op]:
         yield norm(f"self_attn.norm_{which}", RMS_NORM)
         yield norm(f"self_attn.{which}.rotated", ROTATION, "rotation")
 
-    keys, dim = writer.tokens.sequence, writer.config.dim
+    keys = writer.tokens.sequence
     yield norm("norm1.keys", LAYER_NORM + MODULATION)
     yield from rotated("k")
     yield from _linear(writer, "self_attn.v", layer)
     for which in "kv":  # chunks joined, each in one piece
         name = f"blocks.{layer}.self_attn.{which}.joined"
-        yield writer.rowwise(name, "self_attn", "elementwise", 0, layer, rows=(keys,), width=dim, dtype=writer.compute)
+        yield writer.rowwise(name, "self_attn", "elementwise", 0, layer, rows=Rows.of(keys), dtype=writer.compute)
     yield norm("norm1.queries", LAYER_NORM + MODULATION)  # again: keeping it would take a stream's memory
     yield from rotated("q")
     yield writer.attention(f"blocks.{layer}.self_attn.attention", "self_attn", keys, layer)
@@ -260,10 +273,10 @@ def _self_attention(writer: _Writer, layer: int) -> Iterator[Op]:
 def _cross_attention(writer: _Writer, layer: int) -> Iterator[Op]:
     config, tokens = writer.config, writer.tokens
     for keys, suffix in ((tokens.text, ""), (tokens.image, "_img")):
-        yield from _linear(writer, f"cross_attn.k{suffix}", layer, (keys,))
+        yield from _linear(writer, f"cross_attn.k{suffix}", layer, Rows.of(keys))
         name = f"blocks.{layer}.cross_attn.norm_k{suffix}"
-        yield writer.rowwise(name, "norm", "norm", RMS_NORM, layer, rows=(keys,))
-        yield from _linear(writer, f"cross_attn.v{suffix}", layer, (keys,))
+        yield writer.rowwise(name, "norm", "norm", RMS_NORM, layer, rows=Rows.of(keys))
+        yield from _linear(writer, f"cross_attn.v{suffix}", layer, Rows.of(keys))
     yield writer.rowwise(f"blocks.{layer}.norm3", "norm", "norm", LAYER_NORM, layer)
     yield from _linear(writer, "cross_attn.q", layer)
     yield writer.rowwise(f"blocks.{layer}.cross_attn.norm_q", "norm", "norm", RMS_NORM, layer)

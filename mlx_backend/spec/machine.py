@@ -21,10 +21,10 @@ def memory_budget(memory: int, recommended: int = 0) -> int:
 
 
 def usual_working_set(memory: int) -> int:
-    """Return what macOS recommends on a machine of `memory` bytes: two thirds up to 36 GiB, three quarters above.
+    """Return what macOS recommends at least on a machine of `memory` bytes: 2/3 up to 36 GiB, 3/4 above.
 
-    These are the values that llama.cpp's logs show on such Macs (`recommendedMaxWorkingSetSize`: 11,453 MB of 16 GiB,
-    17,179 of 24, 22,906 of 32, 51,539 of 64, 103,079 of 128); newer systems may recommend more.
+    Source: `recommendedMaxWorkingSetSize` in logs of llama.cpp: 10922.67 MiB of 16 GiB (llama-cpp-python#687), 21845.34
+    of 32 (llama.cpp#2011), 49152 of 64 (llama.cpp#1870). Newer systems recommend more: 107.5 of 128 GiB (ds4#893).
     """
     return memory * 2 // 3 if memory <= 36 * GIB else memory * 3 // 4
 

@@ -6,6 +6,7 @@ evaluation ahead of computing them, so all that are not written in place over an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -113,13 +114,11 @@ class DiTWork:
     @property
     def rows(self) -> int:
         """Rows of the largest chunk."""
-        config = self.config
-        bounds = chunk_bounds(self.tokens.sequence, config.dim, config.num_heads, on_gpu=self.backend.on_gpu)
-        return max(stop - start for start, stop in bounds)
+        return _largest_chunk(self.tokens.sequence, self.config.dim, self.config.num_heads, self.backend.on_gpu)
 
     def moments(self, *, is_streamed: bool) -> Iterator[Moment]:
         """Yield the moments of a pass; with `is_streamed` those within a block hold two blocks."""
-        yield self._start()
+        yield from self._start()
         block = STREAMED_BLOCKS * dit_block_bytes(self.config, self.storage) if is_streamed else 0
         for moment in self._block_moments():
             stream = ("hidden stream", self._stream(self.tokens.sequence))
@@ -138,23 +137,18 @@ class DiTWork:
     def _unpacking(self, name: str) -> int:
         return unpack_bytes(self.storage, block_matrices(self.config)[name], self.backend)
 
-    def _start(self) -> Moment:
-        """Patches to tokens, tokens to chunks; the time embedding, whose weights are cast to float32."""
+    def _start(self) -> Iterator[Moment]:
+        """Patches to tokens, joined with the known ones and cut into chunks; the time embedding, cast to float32."""
         config, tokens, width = self.config, self.tokens, self.backend.width
-        dim, video = config.dim, tokens.video
+        dim, video, whole = config.dim, tokens.video, self._stream(tokens.sequence)
         patches = 2 * video * config.in_dim * PATCH**2 * FLOAT32
-        embedded = video * dim * (width + (FLOAT32 if width != FLOAT32 else 0))
-        time = dim * (config.freq_dim + 7 * dim) * FLOAT32 if self.storage.width != FLOAT32 else 0
-        return Moment(
-            "the start of a pass",
-            (
-                ("patches", patches),
-                ("video tokens", embedded),
-                ("all tokens", self._stream(tokens.sequence)),
-                ("hidden stream", self._stream(tokens.sequence)),
-                ("weights of the time embedding in float32", time),
-            ),
-        )
+        product = video * dim * width if width != FLOAT32 else 0
+        embedded = ("video tokens", self._stream(video))
+        yield Moment("embedding the video", (("patches", patches), ("product", product), embedded))
+        time = dim * (config.freq_dim + 7 * dim) * FLOAT32 if self.storage.dtype != "float32" else 0
+        weights = ("weights of the time embedding in float32", time)
+        yield Moment("joining all tokens", (embedded, ("all tokens", whole)))
+        yield Moment("the start of a pass", (("all tokens", whole), ("hidden stream", whole), weights))
 
     def _block_moments(self) -> Iterator[Moment]:
         config, backend, width = self.config, self.backend, self.backend.width
@@ -190,6 +184,11 @@ class DiTWork:
         wide = rows * config.ffn_dim * width * (2 if backend.on_gpu else 3)
         made = chunk * (normed + cost.product + cost.gate)
         yield Moment("feed-forward", (ready, ("chunk", made), ("chunk, widened", wide)))
+
+
+@functools.lru_cache(maxsize=64)
+def _largest_chunk(tokens: int, dim: int, heads: int, on_gpu: bool) -> int:  # noqa: FBT001 - as a key of the cache
+    return max(stop - start for start, stop in chunk_bounds(tokens, dim, heads, on_gpu=on_gpu))
 
 
 def segment_terms(

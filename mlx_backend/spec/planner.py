@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -46,7 +47,7 @@ RGB = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSizes:
-    """The four networks and how each is stored. By default SCAIL-2 as published."""
+    """The four networks and how each is stored, by default SCAIL-2 as published, and the bytes of the DiT's LoRAs."""
 
     dit: DiTConfig = SCAIL2_DIT
     vae: VAEConfig = SCAIL2_VAE
@@ -55,7 +56,8 @@ class ModelSizes:
     dit_storage: Storage = Storage("bfloat16")
     vae_storage: Storage = Storage("float32")
     text_storage: Storage = Storage("bfloat16")
-    clip_storage: Storage = Storage("float16")
+    clip_storage: Storage = Storage("float32")
+    lora_bytes: int = 0
 
     @property
     def vae_bytes(self) -> int:
@@ -63,9 +65,9 @@ class ModelSizes:
         return vae_parameters(self.vae) * self.vae_storage.width
 
     def dit_kept_bytes(self, residency: str) -> int:
-        """Bytes of the DiT that stay in memory: all, or what lies outside the blocks."""
+        """Bytes of the DiT that stay in memory: all, or what lies outside the blocks; LoRAs always."""
         kept = dit_rest_bytes if residency == "streamed" else dit_bytes
-        return kept(self.dit, self.dit_storage)
+        return kept(self.dit, self.dit_storage) + self.lora_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +85,7 @@ class Job:
     @property
     def segments(self) -> SegmentPlan:
         """How the driving video is cut."""
-        return plan_segments(self.frames, self.segment_length, self.segment_overlap)
+        return _segments(self.frames, self.segment_length, self.segment_overlap)
 
     @property
     def longest(self) -> LatentSize:
@@ -94,6 +96,9 @@ class Job:
     def tokens(self) -> Tokens:
         """Tokens of a pass over the longest segment."""
         return Tokens.of(self.longest, self.references)
+
+
+_segments = functools.lru_cache(maxsize=64)(plan_segments)  # asked for many times over, also with a thousand windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -144,7 +144,8 @@ def encode_flops(config: VAEConfig, frames: int, width: int, height: int) -> int
 
 def _taps(frames: int, kernel: int) -> int:
     """Frames multiplied over a clip by a kernel over time that sees nothing before the first frame."""
-    return sum(min(kernel, i + 1) for i in range(frames))
+    first = min(frames, kernel - 1)
+    return first * (first + 1) // 2 + (frames - first) * kernel
 
 
 def _conv(name: str, taken: Volume, out_dim: int, side: int = 3, time: int = 3) -> Conv:

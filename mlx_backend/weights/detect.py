@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..models.config import PATCH, ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from ..spec.errors import WeightsError
+from ..spec.sizes import PATCH, ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from ..spec.variants import MAX_TEXT_TOKENS
 from .formats import TensorInfo
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..models.config import PATCH
 from ..spec.errors import WeightsError
+from ..spec.sizes import PATCH
 from . import key_tables as tables
 from .formats import TensorInfo
 from .key_tables import Layout

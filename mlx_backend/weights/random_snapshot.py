@@ -17,10 +17,10 @@ from mlx.utils import tree_flatten
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ..models.clip_vision import ClipVision
-from ..models.config import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from ..models.scail2 import Scail2DiT
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
+from ..spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from .detect import dit_settings
 from .layouts import snapshot_name
 from .snapshot import CONFIG, TOKENIZER
