@@ -23,7 +23,7 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         "bench",
         help="measure passes against their primitives: dense, packed and streamed blocks",
         description="Random weights; takes about two minutes on a GPU and needs no model. On a CPU the sizes are "
-        "reduced; --full measures them all, which takes up to an hour and 12 GB of memory there.",
+        "reduced; --full measures them all, which takes up to an hour and 16 GB of memory there.",
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="one small size, few rounds")
