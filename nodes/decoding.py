@@ -32,7 +32,7 @@ class WanVaeTiledDecode(io.ComfyNode):
                     max=4096,
                     step=32,
                     tooltip="Decode in square tiles of this many pixels (128 or more): the same picture with less "
-                    "memory and in more time. 0: whole frames.",
+                    "memory and in more time. 0: whole frames where they fit, else the largest tiles that do.",
                 ),
                 io.Int.Input(
                     "tile_overlap",

@@ -69,7 +69,7 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     )
     add("--guidance-until", type=float, default=1.0, metavar="F", help="share of the steps with both passes (1: all)")
     add("--draft", action="store_true", help="a preview: half the size, the first 33 frames, same seed and framing")
-    add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: whole frames)")
+    add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: where needed)")
     add("--tile-overlap", type=int, default=64, metavar="N", help="(default %(default)s)")
     add(
         "--lora",
