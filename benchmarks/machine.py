@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 
-from mlx_backend.diagnostics.machine import this_machine
+from mlx_backend.runtime.machine import this_machine
 
 
 def describe_machine() -> str:

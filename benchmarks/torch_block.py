@@ -24,11 +24,11 @@ import torch  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from mlx_backend.diagnostics.machine import this_machine  # noqa: E402
 from mlx_backend.diagnostics.primitives import drawn  # noqa: E402
 from mlx_backend.models.attention import Context, Rotation  # noqa: E402
 from mlx_backend.models.block import Block  # noqa: E402
 from mlx_backend.models.chunking import chunk_bounds  # noqa: E402
+from mlx_backend.runtime.machine import this_machine  # noqa: E402
 from mlx_backend.spec.sizes import DiTConfig  # noqa: E402
 
 FFN = {1536: 8960, 5120: 13824}  # Wan's 1.3B and 14B

@@ -17,7 +17,7 @@ ALLOWED = {
     "sampling": {"spec", "runtime"},
     "weights": {"spec", "models", "runtime"},
     "conditioning": {"spec", "models", "media"},
-    "pipelines": {"spec", "models", "runtime", "media", "sampling", "weights", "conditioning", "diagnostics"},
+    "pipelines": {"spec", "models", "runtime", "media", "sampling", "weights", "conditioning"},
     "diagnostics": {"spec", "models", "runtime", "weights"},
     "cli": {"spec", "runtime", "media", "weights", "pipelines", "diagnostics"},
 }

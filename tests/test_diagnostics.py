@@ -16,13 +16,13 @@ from mlx_backend.cli.main import main
 from mlx_backend.diagnostics.bench import Case, Plan, bench
 from mlx_backend.diagnostics.checks import Check
 from mlx_backend.diagnostics.doctor import conclude, examine, pass_flops
-from mlx_backend.diagnostics.machine import Machine, this_machine
 from mlx_backend.diagnostics.numerics import PRODUCTION, REDUCED, Operations, Scale, numeric_checks, scale_for
 from mlx_backend.diagnostics.primitives import primitives
-from mlx_backend.diagnostics.probe import CPU_SIZE, Probe, Rate, duration, measure_rate, probe, tensor_units
 from mlx_backend.diagnostics.references import Packed, product_error, random_rows, sample
 from mlx_backend.diagnostics.system import Streaming, disk_check, read_speed, system_checks
 from mlx_backend.models.attention import KeysValues
+from mlx_backend.runtime.machine import Machine, this_machine
+from mlx_backend.runtime.probe import CPU_SIZE, Probe, Rate, duration, measure_rate, probe, tensor_units
 from mlx_backend.spec.errors import Cancelled, RequestError
 from mlx_backend.spec.ledger import dit_pass
 from mlx_backend.spec.sizes import DiTConfig

@@ -16,16 +16,16 @@ from mlx.utils import tree_flatten
 
 from ..models.linear import Linear
 from ..models.scail2 import Reference, Scail2DiT, Streams
+from ..runtime.machine import this_machine
 from ..runtime.memory import bounded_cache
+from ..runtime.probe import Clock
 from ..spec.geometry import LatentSize
 from ..spec.ledger import IMAGE_TOKENS, Op, Tokens, dit_pass, total_flops
 from ..spec.sizes import DiTConfig
 from ..weights.components import load_component
 from ..weights.detect import dit_settings
 from ..weights.snapshot import Snapshot
-from .machine import this_machine
 from .primitives import Primitive, drawn, primitives
-from .probe import Clock
 from .report import Row
 
 GROUP_SIZE = 64

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..runtime.probe import Probe, duration, probe
 from ..spec.geometry import LatentSize
 from ..spec.ledger import Tokens, dit_pass, total_flops
 from ..spec.machine import memory_budget
@@ -18,7 +19,6 @@ from ..spec.sizes import SCAIL2_DIT
 from ..spec.storage import Storage, dit_block_bytes
 from .checks import Check
 from .numerics import Operations, Scale, numeric_checks, scale_for
-from .probe import Probe, duration, probe
 from .system import Streaming, disk_check, read_speed, system_checks
 
 FRAMES = 81

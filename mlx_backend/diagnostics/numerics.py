@@ -14,9 +14,9 @@ import mlx.core as mx
 
 from ..models.attention import KeysValues
 from ..models.linear import PackedLinear, affine
+from ..runtime.machine import Machine
 from ..spec.chunks import chunk_bounds
 from .checks import Check, Verdict
-from .machine import Machine
 from .references import (
     GROUP_SIZE,
     Packed,

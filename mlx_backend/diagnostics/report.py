@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .machine import this_machine
+from ..runtime.machine import this_machine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.device import MINIMUM_MLX, TF32
+from ..runtime.machine import Machine
+from ..runtime.probe import TENSOR_GENERATION, TENSOR_MACOS, Probe, duration
 from ..spec.errors import RequestError
 from .checks import Check
-from .machine import Machine
-from .probe import TENSOR_GENERATION, TENSOR_MACOS, Probe, duration
 
 WIRED_MACOS = (15,)  # before it MLX cannot wire memory
 SMALLEST_MEMORY = 16e9  # what the planner makes runs for

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from ..diagnostics.machine import this_machine
-from ..diagnostics.probe import Probe, probe
+from ..runtime.machine import this_machine
+from ..runtime.probe import Probe, probe
 from ..spec.events import Listener
 from ..spec.geometry import SPATIAL_STRIDE, LatentSize
 from ..spec.ledger import Tokens, dit_pass, total_flops

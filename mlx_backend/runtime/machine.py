@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..runtime.device import TF32, chip_name, imitates_bf16
+from .device import TF32, chip_name, imitates_bf16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
