@@ -2,8 +2,8 @@
 
 `python -m benchmarks.full_run SNAPSHOT [--residency streamed]` makes 5 frames of 256x256 pixels in one step with cfg 1
 from random pictures, with the pack loaded as ComfyUI loads it. The snapshot may hold random numbers, which
-benchmarks.full_size makes:
-nothing is said of pictures. Peak resident memory is of the whole process, so run each case in its own.
+benchmarks.full_size makes: nothing is said of pictures. Peak resident memory is of the whole process, so run each case
+in its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def main() -> None:
     mx.set_default_device(mx.cpu if options.device == "cpu" else mx.gpu)
     weights = sum(info.nbytes for info in read_header(options.snapshot / "dit.safetensors").values())
     lines = run(options.snapshot, options.residency)
-    beyond = peak_resident() - weights
+    peak = f"peak resident: {peak_resident() / 1e9:.2f} GB"
+    if peak_resident() > weights:
+        peak += f", the DiT's weights and {(peak_resident() - weights) / 1e9:.2f} GB"
     sys.stdout.write(
         "\n".join(
             [
@@ -49,7 +51,7 @@ def main() -> None:
                 describe_machine(),
                 f"{SIZE}x{SIZE} pixels, {FRAMES} frames, 1 step, cfg 1, DiT {weights / 1e9:.2f} GB on disk",
                 *lines,
-                f"peak resident: {peak_resident() / 1e9:.2f} GB; minus the DiT's weights: {beyond / 1e9:.2f} GB",
+                peak,
             ]
         )
         + "\n"
