@@ -12,6 +12,7 @@ from ..spec.errors import WeightsError
 from ..spec.sizes import PATCH, ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from ..spec.variants import MAX_TEXT_TOKENS
 from .formats import TensorInfo
+from .key_tables import KINDS
 
 WAN_HEAD_DIM = 128
 CLIP_HEAD_DIM = 80
@@ -21,7 +22,7 @@ Place = tuple[str, int]  # a tensor and an axis
 
 # How a tensor's name begins that gives a kind of file away, and what the kind is called; the first match counts.
 SIGNATURES = (
-    ("patch_embedding_mask.", "a SCAIL-2 diffusion transformer"),
+    ("patch_embedding_mask.", KINDS["dit"]),
     ("patch_embedding_pose.", "a SCAIL-1 (preview) diffusion transformer"),
     ("vace_patch_embedding.", "a Wan VACE diffusion transformer"),
     ("img_emb.proj.", "a Wan image-to-video diffusion transformer"),
@@ -29,20 +30,14 @@ SIGNATURES = (
     ("model.diffusion_model.", "a ComfyUI checkpoint of a diffusion model"),
     ("condition_embedder.", "a Wan diffusion transformer in the layout of diffusers"),
     ("decoder.upsamples.0.upsamples.", "a Wan 2.2 VAE"),
-    ("decoder.middle.", "a Wan 2.1 VAE"),
-    ("blocks.0.pos_embedding.", "a UMT5 text encoder"),
-    ("token_embedding.", "a UMT5 text encoder"),
+    ("decoder.middle.", KINDS["vae"]),
+    ("blocks.0.pos_embedding.", KINDS["t5_encoder"]),
+    ("token_embedding.", KINDS["t5_encoder"]),
     ("encoder.block.0.", "a T5 text encoder in the layout of transformers"),
-    ("transformer.0.attn.to_qkv.", "a CLIP visual tower"),
+    ("transformer.0.attn.to_qkv.", KINDS["clip"]),
     ("vision_model.", "a CLIP visual tower in the layout of transformers"),
 )
 UNKNOWN = "a file of tensors that this program does not know"
-COMPONENT_KINDS = {
-    "dit": "a SCAIL-2 diffusion transformer",
-    "vae": "a Wan 2.1 VAE",
-    "t5_encoder": "a UMT5 text encoder",
-    "clip": "a CLIP visual tower",
-}
 
 
 # Where a DiT's sizes can be read that config.json gives too.
@@ -71,7 +66,7 @@ def check_component(path: Path, component: str, tensors: Tensors, description: s
 
     `description` says more closely what they are, where that is known.
     """
-    found, wanted = identify(tensors), COMPONENT_KINDS[component]
+    found, wanted = identify(tensors), KINDS[component]
     if found != wanted:
         example = next(iter(sorted(tensors)), "none")
         what = description if found == UNKNOWN else f"{found} ({len(tensors)} tensors, the first is '{example}')"
