@@ -84,10 +84,15 @@ def blacked_out(
         return references
     return np.stack(
         [
-            picture if mask is None else picture * (mask[0].max(axis=-1, keepdims=True) > PERSON_THRESHOLD)
+            picture if mask is None else black_around(picture, mask[0])
             for picture, mask in zip(references, masks, strict=True)
         ]
     )
+
+
+def black_around(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return a picture [H, W, 3], black where its coloured mask [H, W, 3] is black."""
+    return picture * (mask.max(axis=-1, keepdims=True) > PERSON_THRESHOLD)
 
 
 def _fit_video(driving: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -121,8 +126,8 @@ def _checked(scene: Scene, listener: Listener) -> Scene:
                 "they must go frame by frame, so load both from the same range, or repeat a still mask."
             )
         background = driving_background(replacement=scene.is_replacement)
-        driving_mask = _coloured("driving mask", driving_mask[scene.cut], background, listener, scene.start_frame)
-        _tell_size("driving mask", driving_mask, "driving video", driving, listener)
+        driving_mask = coloured("driving mask", driving_mask[scene.cut], background, listener, scene.start_frame)
+        tell_size("driving mask", driving_mask, "driving video", driving, listener)
     return replace(
         scene,
         references=references,
@@ -141,7 +146,7 @@ def _reference_masks(scene: Scene, references: np.ndarray, listener: Listener) -
             "connected to 'reference_mask'."
         )
         return None
-    masks = _coloured("reference mask", masks, reference_background(replacement=scene.is_replacement), listener)
+    masks = coloured("reference mask", masks, reference_background(replacement=scene.is_replacement), listener)
     if len(masks) > len(references):
         raise RequestError(
             f"There are {_counted(masks, 'reference mask')}, but {_counted(references, 'reference image')}: "
@@ -153,7 +158,7 @@ def _reference_masks(scene: Scene, references: np.ndarray, listener: Listener) -
             f"ignore the last {len(references) - len(masks)} without; connect one per image, in the same order, to "
             "'reference_mask'."
         )
-    _tell_size("reference mask", masks, "reference image", references, listener)
+    tell_size("reference mask", masks, "reference image", references, listener)
     return masks
 
 
@@ -161,14 +166,16 @@ def _counted(pictures: np.ndarray, what: str) -> str:
     return f"{len(pictures)} {what}{'s' * (len(pictures) != 1)}"
 
 
-def _coloured(
+def coloured(
     name: str, mask: np.ndarray, background: tuple[float, float, float], listener: Listener, first: int = 0
 ) -> np.ndarray:
+    """Return a mask [F, H, W] or [F, H, W, 3], checked, as coloured pictures; a plain one is one person."""
     mask = checked_pixels(name, mask, listener, is_mask=True, first=first)
     return painted(mask, background) if mask.ndim == 3 else mask
 
 
-def _tell_size(name: str, mask: np.ndarray, other: str, pictures: np.ndarray, listener: Listener) -> None:
+def tell_size(name: str, mask: np.ndarray, other: str, pictures: np.ndarray, listener: Listener) -> None:
+    """Warn when a mask and its pictures differ in size."""
     if mask.shape[1:3] != pictures.shape[1:3]:
         listener.warn(
             f"The {name} has {mask.shape[2]} x {mask.shape[1]} pixels and the {other} {pictures.shape[2]} x "

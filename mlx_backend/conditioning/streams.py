@@ -9,7 +9,7 @@ import numpy as np
 
 from ..media.resize import halved
 from ..models.scail2 import HISTORY_CHANNELS, Reference, Streams
-from ..models.vae21 import WanVAE21
+from ..models.vae21 import WanVAE21, ignored
 from ..spec.geometry import latent_frames
 from ..spec.segments import Segment
 from ..spec.tiling import Tiling
@@ -18,13 +18,21 @@ from .scene import PreparedScene
 
 
 def encode_references(
-    vae: WanVAE21, scene: PreparedScene, check_cancelled: Callable[[], None], tiling: Tiling | None = None
+    vae: WanVAE21,
+    scene: PreparedScene,
+    check_cancelled: Callable[[], None],
+    tiling: Tiling | None = None,
+    tell: Callable[[float], None] = ignored,
 ) -> tuple[Reference, ...]:
-    """Encode each reference picture alone, in tiles if asked to, and pack its mask; the primary one first."""
+    """Encode each reference picture alone, in tiles if asked to, and pack its mask; the primary one first.
+
+    `tell` is called with the share that is done.
+    """
     made = []
     for picture, mask in zip(scene.references, scene.reference_masks, strict=True):
         latent = vae.encode(_signed(picture[None]), check_cancelled, tiling)
         made.append(Reference(latent, None if mask is None else mx.array(packed(mask))))
+        tell(len(made) / len(scene.references))
     return tuple(made)
 
 
@@ -35,10 +43,11 @@ def segment_streams(
     segment: Segment,
     check_cancelled: Callable[[], None],
     tiling: Tiling | None = None,
+    tell: Callable[[float], None] = ignored,
 ) -> Streams:
-    """Encode the driving frames of a segment at half size and pack their mask."""
+    """Encode the driving frames of a segment at half size and pack their mask; `tell` gets the share that is done."""
     mask = scene.driving_mask
-    driving = vae.encode(_signed(halved(window(scene.driving, segment))), check_cancelled, tiling)
+    driving = vae.encode(_signed(halved(window(scene.driving, segment))), check_cancelled, tiling, tell)
     return Streams(
         references=references,
         driving=driving,

@@ -19,19 +19,28 @@ def fit(pictures: np.ndarray, width: int, height: int, method: Image.Resampling)
     """
     source_height, source_width = pictures.shape[1:3]
     if source_width / source_height > width / height:
-        resized = int(source_width * height / source_height), height
+        size = int(source_width * height / source_height), height
     else:
-        resized = width, int(source_height * width / source_width)
-    if (source_width, source_height) != resized:
-        pictures = np.stack([_resized(picture, resized, method) for picture in pictures])
-    top, left = (resized[1] - height) // 2, (resized[0] - width) // 2
+        size = width, int(source_height * width / source_width)
+    if (source_width, source_height) != size:
+        pictures = np.stack([resized(picture, size, method) for picture in pictures])
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
     return pictures[:, top : top + height, left : left + width]
 
 
-def _resized(picture: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
+def resized(
+    picture: np.ndarray,
+    size: tuple[int, int],
+    method: Image.Resampling,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """Stretch a picture [H, W, C], or its part `box`, to `size` (width, height). float32; overshoot is kept.
+
+    `box` is (left, top, right, bottom) in pixels from the top left corner, which may be fractions.
+    """
     # Pillow resizes floats one channel at a time.
     planes = (np.ascontiguousarray(picture[..., c], np.float32) for c in range(picture.shape[-1]))
-    return np.stack([np.asarray(Image.fromarray(plane).resize(size, method)) for plane in planes], axis=-1)
+    return np.stack([np.asarray(Image.fromarray(plane).resize(size, method, box)) for plane in planes], axis=-1)
 
 
 def halved(pictures: np.ndarray) -> np.ndarray:
