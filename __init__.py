@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODES
 from .nodes.host import offer_samples, register_model_folder
+from .nodes.neighbour import neighbour
 
 WEB_DIRECTORY = "./web"
 
@@ -14,9 +15,10 @@ class Scail2MLXExtension(ComfyExtension):
     """The nodes of this pack."""
 
     async def on_load(self) -> None:
-        """Tell ComfyUI where snapshots are kept, and put the samples of the workflows where it finds them."""
+        """Tell ComfyUI where snapshots are kept and whom to ask for memory, and put the samples where it finds them."""
         register_model_folder()
         offer_samples()
+        neighbour().move_in()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes."""

@@ -4,8 +4,12 @@ from .conditioning import Scail2ClipEncode, Scail2T5Encode
 from .converting import Scail2Convert
 from .decoding import WanVaeTiledDecode
 from .doctor import Scail2Doctor
+from .framing import Scail2FitReference
 from .loaders import LoadScail2MLX, Scail2LoraLoader
+from .masks import Scail2ColoredMask
+from .presets import Scail2Settings
 from .sampling import Scail2Sampler
+from .timing import Scail2ResampleFps
 
 NODES = (
     LoadScail2MLX,
@@ -16,4 +20,8 @@ NODES = (
     WanVaeTiledDecode,
     Scail2Convert,
     Scail2Doctor,
+    Scail2Settings,
+    Scail2ColoredMask,
+    Scail2ResampleFps,
+    Scail2FitReference,
 )

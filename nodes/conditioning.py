@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
+from .neighbour import neighbour
 from .tensors import to_numpy
 
 
@@ -47,7 +48,8 @@ class Scail2T5Encode(io.ComfyNode):
         require_mlx()
         from ..mlx_backend.pipelines.text import encode_prompts
 
-        return io.NodeOutput(encode_prompts(text_encoder, prompt, negative_prompt, host.HostListener()))
+        with neighbour().at_work():
+            return io.NodeOutput(encode_prompts(text_encoder, prompt, negative_prompt, host.HostListener()))
 
 
 class Scail2ClipEncode(io.ComfyNode):

@@ -12,6 +12,7 @@ from ..mlx_backend.spec.errors import BackendError, RequestError
 from ..mlx_backend.spec.variants import SCAIL2
 from . import host, sockets
 from .loaders import FILE_INPUTS, open_folder, snapshot_choices, snapshot_folder
+from .neighbour import neighbour
 
 DENSE, MIXED = "none", "mixed"
 MAX_NAME = 100  # characters; file systems allow 255 bytes, and the hidden folder beside it has a longer name
@@ -116,7 +117,8 @@ class Scail2Convert(io.ComfyNode):
         path = source_path(source) or open_folder(source)
         destination.parent.mkdir(parents=True, exist_ok=True)
         check_destination(destination, path)
-        convert(open_source(path), destination, options, host.HostListener())
+        with neighbour().at_work():
+            convert(open_source(path), destination, options, host.HostListener())
         size = sum(file.stat().st_size for file in destination.iterdir())
         return io.NodeOutput(name, ui={"text": (f"{destination}: {size / 1e9:.2f} GB",)})
 

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
+from .neighbour import neighbour
 from .tensors import from_latent, to_image
 
 
@@ -55,4 +56,6 @@ class WanVaeTiledDecode(io.ComfyNode):
         from ..mlx_backend.pipelines.decode import Tiling, decode_latents
 
         tiling = Tiling(tile_size, tile_overlap) if tile_size else None
-        return io.NodeOutput(to_image(decode_latents(vae, from_latent(latent), tiling, host.HostListener())))
+        with neighbour().at_work():
+            frames = decode_latents(vae, from_latent(latent), tiling, host.HostListener())
+        return io.NodeOutput(to_image(frames))

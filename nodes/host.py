@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from ..mlx_backend.spec.events import LOGGER, Progress
 from ..mlx_backend.weights.snapshot import TOKENIZERS
+from .neighbour import neighbour
+from .preview import Previews
+from .status import Status
 
 FOLDER_TYPE = "scail2"
 ASSETS = Path(__file__).parent.parent / "assets"
 SAMPLE_TYPES = (".png", ".mp4")
 TOKENIZER_FOLDERS = ("text_encoders", FOLDER_TYPE)
+TEXT_INTERVAL = 0.5  # seconds between two texts of a phase: a download moves on many times a second
 MAX_DEPTH = 3  # folders below one of ComfyUI's that are searched; an end also to links in a circle
 
 
 class HostListener:
-    """Progress to ComfyUI's bar, warnings and notes to its log and under the node, and its Cancel button."""
+    """ComfyUI's progress bar, previews and Cancel button; warnings, notes and where the run is as text under the node.
 
-    def __init__(self) -> None:
+    `clock` returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._bar = None
         self._phase = ""
+        self._event: Progress | None = None
         self._told: list[str] = []
+        self._clock = clock
+        self._status = Status(clock)
+        self._line, self._shown_at = "", -math.inf
+        self._previews = Previews()
 
     def progress(self, event: Progress) -> None:
-        """Move the bar; a phase of one part is only named in the log."""
-        if event.phase != self._phase:
+        """Move the bar, and say where the run is; a phase of one part moves no bar."""
+        if event == self._event:  # a share of a phase that is no whole frame more
+            return
+        self._event = event
+        fresh = event.phase != self._phase
+        if fresh:
             self._phase = event.phase
             LOGGER.info("SCAIL-2: %s", event.phase)
+            self._bar = None  # ComfyUI's passes on nothing below what it passed on last
+        self._line = self._status.line(event)
+        if fresh or event.done >= event.total or self._clock() - self._shown_at >= TEXT_INTERVAL:
+            self._show()
         utils = sys.modules.get("comfy.utils")
         if utils is None or event.total <= 1:
             return
@@ -37,15 +62,31 @@ class HostListener:
             self._bar = utils.ProgressBar(event.total)
         self._bar.update_absolute(event.done, event.total)
 
+    @property
+    def wants_preview(self) -> bool:
+        """Whether ComfyUI's preview method is another than "none"."""
+        return self._previews.wanted
+
+    def preview(self, latent: np.ndarray) -> None:
+        """Show the latent [16, T, h, w] under the node, as ComfyUI shows those of its own samplers."""
+        utils, picture = sys.modules.get("comfy.utils"), self._previews.picture(latent)
+        if utils is None or picture is None:
+            return
+        if self._bar is None:
+            self._bar = utils.ProgressBar(1)
+        self._bar.update_absolute(self._bar.current, self._bar.total, picture)
+
     def warn(self, message: str) -> None:
         """Log a warning, and show it under the node."""
         LOGGER.warning(message)
-        self._show(f"Warning: {message}")
+        self._told.append(f"Warning: {message}")
+        self._show()
 
     def note(self, message: str) -> None:
         """Log a note, and show it under the node."""
         LOGGER.info(message)
-        self._show(message)
+        self._told.append(message)
+        self._show()
 
     def check_cancelled(self) -> None:
         """Raise ComfyUI's own exception when Cancel was pressed."""
@@ -53,21 +94,23 @@ class HostListener:
         if management is not None:
             management.throw_exception_if_processing_interrupted()
 
-    def _show(self, message: str) -> None:
-        """Show all that was told so far as the running node's text; pages without such texts show nothing."""
-        self._told.append(message)
+    def _show(self) -> None:
+        """Show what was told and where the run is as the running node's text; pages without such texts show nothing."""
+        self._shown_at = self._clock()
+        lines = [*self._told, self._line] if self._line else self._told
         server, execution = sys.modules.get("server"), sys.modules.get("comfy_execution.utils")
         context = execution.get_executing_context() if execution is not None else None
         instance = getattr(getattr(server, "PromptServer", None), "instance", None)
         if context is not None and hasattr(instance, "send_progress_text"):
-            instance.send_progress_text("\n".join(self._told), context.node_id)
+            instance.send_progress_text("\n".join(lines), context.node_id)
 
 
 def free_torch_memory() -> None:
     """Make ComfyUI unload its own models: on a Mac they share the memory that MLX is about to need."""
     management = sys.modules.get("comfy.model_management")
     if management is not None:
-        management.unload_all_models()
+        with neighbour().undisturbed():  # else it would ask for ours too
+            management.unload_all_models()
         management.soft_empty_cache()
 
 

@@ -13,6 +13,7 @@ from ..mlx_backend.spec.requests import LoraRequest
 from ..mlx_backend.spec.variants import RESIDENCIES, SCAIL2
 from ..mlx_backend.weights.snapshot import Snapshot, find_snapshots
 from . import host, sockets
+from .neighbour import neighbour
 
 FROM_SNAPSHOT = "from the snapshot"
 ONLY_FILES = "only the files below"
@@ -158,7 +159,9 @@ class LoadScail2MLX(io.ComfyNode):
         parts |= chosen_tokenizer(tokenizer)
         folder = None if snapshot == ONLY_FILES else open_folder(snapshot)
         found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts)
-        models = Models.of(ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9)))
+        store = ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9))
+        neighbour().add(store)
+        models = Models.of(store)
         return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
 
 
@@ -193,7 +196,8 @@ def open_folder(snapshot: str) -> Path:
     if folder is None and snapshot in SCAIL2.hub_repositories:
         from ..mlx_backend.weights.hub import download_snapshot
 
-        folder = download_snapshot(snapshot, host.download_root(), host.HostListener())
+        with neighbour().at_work():
+            folder = download_snapshot(snapshot, host.download_root(), host.HostListener())
     if folder is None:
         raise RequestError(f"There is no snapshot '{snapshot}' in {_roots()}: choose one from the list.")
     return folder

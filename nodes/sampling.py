@@ -8,8 +8,9 @@ from comfy_api.latest import io
 from ..mlx_backend.runtime.device import require_mlx
 from ..mlx_backend.spec.geometry import SIZE_STEP
 from ..mlx_backend.spec.requests import MAX_THRESHOLD, STEP_CACHES, Economy, SamplingSettings, Scene
-from ..mlx_backend.spec.variants import MODES, SCAIL2, SOLVERS
+from ..mlx_backend.spec.variants import GRIDS, MODES, SCAIL2, SOLVERS
 from . import host, sockets
+from .neighbour import neighbour
 from .tensors import to_latent, to_numpy
 
 
@@ -59,6 +60,7 @@ class Scail2Sampler(io.ComfyNode):
         cache_threshold: float = Economy().threshold,
         guidance_until: float = Economy().guidance_until,
         draft: bool = False,
+        grid: str = GRIDS[0],
     ) -> io.NodeOutput:
         """Return the LATENT of all segments."""
         scene = Scene(
@@ -84,12 +86,14 @@ class Scail2Sampler(io.ComfyNode):
             segment_length=segment_length,
             segment_overlap=segment_overlap,
             economy=Economy(step_cache=step_cache, threshold=cache_threshold, guidance_until=guidance_until),
+            grid=grid,
         )
         require_mlx()
         from ..mlx_backend.pipelines.sample import sample_clip
 
-        host.free_torch_memory()
-        latents = sample_clip(model, vae, text, clip_features, scene, settings, host.HostListener())
+        with neighbour().at_work():
+            host.free_torch_memory()
+            latents = sample_clip(model, vae, text, clip_features, scene, settings, host.HostListener())
         return io.NodeOutput(to_latent(latents))
 
 
@@ -251,5 +255,14 @@ def _economy() -> list[io.Input]:
             optional=True,
             tooltip="A quick preview with the same seed and framing: half the width and height, at most the first 33 "
             "frames. The full run will resemble it, not equal it.",
+        ),
+        io.Combo.Input(
+            "grid",
+            options=list(GRIDS),
+            default=GRIDS[0],
+            optional=True,
+            tooltip="At which noise levels the steps lie. upstream: as the original. simple: as ComfyUI's scheduler of "
+            "that name, so that euler at shift 8 steps where ComfyUI's template for SCAIL-2 does.",
+            advanced=True,
         ),
     ]

@@ -122,6 +122,28 @@ def test_a_shipped_workflow_saves_its_video(base, name):
     assert clip.fps == 16
 
 
+def test_settings_reach_the_sampler_by_links(base):
+    """Every output of Scail2Settings connects to the sampler's widget, and gives what the typed values give."""
+    names = ("steps", "cfg", "shift", "solver", "grid", "width", "height")
+    values = dict(zip(names, (2, 1.0, 8.0, "euler", "simple", 96, 64), strict=True))
+    overrides = {"override_steps": 2, "override_width": 96, "override_height": 64}
+    choices = {"preset": "fast", "size": "512p (832x480)", "orientation": "portrait"}
+    settings = {"class_type": "Scail2Settings", "inputs": choices | overrides}
+    linked = graph("scail2_animation", **{name: ["settings", i] for i, name in enumerate(names)})
+    clips = []
+    for made in (linked | {"settings": settings}, graph("scail2_animation", **values)):
+        entry = finished(queue(made))
+        assert entry["status"]["status_str"] == "success", entry["status"]
+        clips.append(read_clip(saved(base, entry)[0]).frames)
+    assert clips[0].shape == (9, 64, 96, 3)
+    assert np.array_equal(*clips)
+    sampler = next(key for key, node in linked.items() if node["class_type"] == "Scail2Sampler")
+    linked[sampler]["inputs"]["steps"] = ["settings", names.index("solver")]
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        queue(linked | {"settings": settings})
+    assert "received_type(COMBO) mismatch input_type(INT)" in caught.value.read().decode()
+
+
 def test_core_vae_decode_gives_the_same_frames(base):
     made = graph("scail2_animation")
     ours = next(key for key, node in made.items() if node["class_type"] == "WanVaeTiledDecode")
@@ -191,3 +213,22 @@ def test_the_samples_lie_in_the_input_folder(base):
     offered = sorted(path.name for path in (base / "input").iterdir() if path.is_file())
     samples = [path.name for path in (ROOT / "assets").iterdir() if path.suffix in (".png", ".mp4")]
     assert offered == sorted(f"scail2_{name}" for name in samples)
+
+
+def test_coloured_masks_are_made_and_shown(base):
+    mask = {"driving": ["1", 0], "reference": ["1", 0], "mode": "replacement", "order": "left_to_right"}
+    made = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "scail2_reference_mask.png"}},
+        "2": {"class_type": "Scail2ColoredMask", "inputs": mask | {"people": "", "people_per_mask": 1}},
+    }
+    for output, name in enumerate(("coloured_driving", "coloured_reference")):
+        made[name] = {"class_type": "SaveImage", "inputs": {"images": ["2", output], "filename_prefix": name}}
+    entry = finished(queue(made))
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    (shown,) = entry["outputs"]["2"]["images"]
+    assert (base / "temp" / shown["filename"]).is_file()
+    person = read_clip(ROOT / "assets" / "reference_mask.png").frames[0, ..., 0] == 0
+    for name, background in (("coloured_driving", 1), ("coloured_reference", 0)):
+        (path,) = (base / "output").glob(f"{name}*.png")
+        expected = np.where(person[..., None], (0, 0, 1), background)
+        assert np.array_equal(read_clip(path).frames[0], expected)

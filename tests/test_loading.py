@@ -368,17 +368,18 @@ def test_a_broken_download_is_told_and_goes_on(kind, tmp_path, listener, monkeyp
     kinds = pytest.importorskip("httpx") if kind == "ReadTimeout" else builtins
     asked = []
 
-    def fetch(repository, name, *, local_dir, tqdm_class):
+    def fetch(repository, name, target, listener):
         asked.append(name)
         if name == "vae.safetensors" and asked.count(name) == 1:
             raise getattr(kinds, kind)("broken\noff")
-        local_dir.mkdir(exist_ok=True)
-        shutil.copy(SOURCE / name, local_dir)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(SOURCE / name, target)
 
     def download() -> Path:
         return download_snapshot("someone/tiny", tmp_path, listener)
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    monkeypatch.setattr("mlx_backend.weights.hub._fetch", fetch)
+    monkeypatch.setattr("mlx_backend.weights.hub._sizes", lambda repository: {})
     refused(download, "vae.safetensors", "someone/tiny", "broken off", "kept")
     assert download() == tmp_path / "tiny"
     assert len(asked) == 4 + 6

@@ -1,5 +1,6 @@
 """The nodes, executed as ComfyUI executes them: torch tensors in, torch tensors out."""
 
+import importlib
 import logging
 import sys
 import types
@@ -21,6 +22,10 @@ IDS = [
     "WanVaeTiledDecode",
     "Scail2Convert",
     "Scail2Doctor",
+    "Scail2Settings",
+    "Scail2ColoredMask",
+    "Scail2ResampleFps",
+    "Scail2FitReference",
 ]
 
 
@@ -186,21 +191,24 @@ def test_a_folder_that_is_no_snapshot_is_refused_on_loading(nodes, tmp_path):
 
 
 def test_a_published_snapshot_is_downloaded_when_it_is_used(nodes, tmp_path, monkeypatch):
-    """The Hub is replaced by a folder; the first file fails once, and the second try keeps what came."""
+    """The Hub is replaced by a folder; one file fails once, and the second try keeps what came."""
     import shutil
 
     import huggingface_hub
 
     asked = []
 
-    def download(repository, name, *, local_dir, tqdm_class):
+    def fetch(repository, name, target, listener):
         asked.append((repository, name))
         if asked.count((repository, name)) == 1 and name == "vae.safetensors":
             raise OSError("connection lost")
-        local_dir.mkdir(parents=True, exist_ok=True)
-        return shutil.copy(GOLDENS / "snapshot" / name, local_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(GOLDENS / "snapshot" / name, target)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    hub = importlib.import_module(load_pack().__name__ + ".mlx_backend.weights.hub")
+    monkeypatch.setattr(hub, "_fetch", fetch)
+    info = types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename="dit.safetensors", size=1000)])
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda repository, **_: info)
     monkeypatch.chdir(tmp_path)
     choice = {"snapshot": "SceneWorks/scail2-mlx", "precision": "auto"}
     with pytest.raises(Exception, match="connection lost"):

@@ -165,12 +165,15 @@ def test_impossible_segments_are_refused(length, overlap):
         plan_segments(30, length, overlap)
 
 
-def test_progress_counts_the_steps_of_all_segments(models):
+def test_progress_counts_the_passes_of_all_segments(models):
     listener = Recorder()
     generate(models, golden_prompts(3), golden_scene(3), golden_settings(3), None, listener)
     steps = [event for event in listener.events if event.phase == "sampling"]
-    assert [(event.done, event.total) for event in steps] == [(i, 6) for i in range(1, 7)]  # 3 segments of 2 steps
-    assert [(event.segment, event.step) for event in steps] == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    per_step = golden_settings(3).passes // 2
+    assert {event.total for event in steps} == {3 * 2 * per_step}  # segments, steps
+    assert [event.done for event in steps if event.segment == 2] == list(range(2 * per_step, 4 * per_step + 1))
+    finished = [(event.segment, event.step, event.done) for event in steps if event.done % per_step == 0]
+    assert finished == [(s, i, ((s - 1) * 2 + i) * per_step) for s in (1, 2, 3) for i in (0, 1, 2)]
     decoded = [event for event in listener.events if event.phase == "decoding"]
     assert decoded[-1].done == decoded[-1].total == 4 + 4 + 3  # latent frames
     phases = [event.phase for event in listener.events]

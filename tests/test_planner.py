@@ -229,3 +229,13 @@ def test_the_command_needs_no_mlx():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "42,510 tokens" in done.stdout
+
+
+def test_small_chunks_are_the_last_way_to_fit():
+    job = Job(width=832, height=480, frames=81)
+    usual = choose(SCAIL2, job, 10**15, residency="streamed")
+    assert usual.backend == METAL
+    leanest = predict(SCAIL2, job, METAL, "streamed", 128)
+    chosen = choose(SCAIL2, job, leanest.needed_bytes - 1)
+    assert chosen.needed_bytes < leanest.needed_bytes
+    assert chosen.backend.dispatch_flops < METAL.dispatch_flops

@@ -171,7 +171,7 @@ def test_loading_and_denoising(case, tmp_path):
     def velocity(x, t):
         return dit(x, t, segment, contexts[0], lambda: None)
 
-    denoise(velocity, make_solver("unipc", 1, 3.0), noise(*size.shape), None, lambda step: None)
+    denoise(velocity, make_solver("unipc", 1, 3.0), noise(*size.shape), None, lambda *_: None)
     peaks.take("denoise")
     assert_near(plan, "load", peaks["load"])
     assert_near(plan, "denoise", peaks["denoise"])
@@ -266,7 +266,9 @@ class PeakListener(LogListener):
 
     PHASES = {
         "loading t5_encoder": "text",
+        "encoding the prompt": "text",
         "loading clip": "clip",
+        "showing the reference to CLIP": "clip",
         "loading dit": "load",
         "loading vae": "load",
         "encoding the reference": "encode",

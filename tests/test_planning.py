@@ -11,6 +11,7 @@ from mlx_backend.pipelines import planning
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.runtime.probe import Rate
 from mlx_backend.spec.chunks import chunk_bounds, dispatch_limit
 from mlx_backend.spec.conversion import ConvertOptions
 from mlx_backend.spec.errors import RequestError
@@ -103,6 +104,7 @@ def test_tiles_are_taken_where_whole_frames_do_not_fit(snapshot, listener, monke
 def test_the_forecast_says_how_long_and_in_what_memory(how, snapshot, listener, monkeypatch):
     class Probe:
         sentence = "A machine."
+        rate = Rate(1e12, "float32", 768)
 
         @staticmethod
         def forecast(flops, passes):

@@ -16,6 +16,16 @@ from demo.stand_ins import CoreNodes
 
 NAMES = ("scail2_animation", "scail2_replacement")
 NOTES = ("Note", "MarkdownNote")
+# Nodes that are not part of the plain workflows.
+BESIDES = {
+    "Scail2LoraLoader",
+    "Scail2Convert",
+    "Scail2Doctor",
+    "Scail2Settings",
+    "Scail2ColoredMask",
+    "Scail2ResampleFps",
+    "Scail2FitReference",
+}
 # Widgets that only the page has: it does not send them, or sends an empty preview.
 PAGE_ONLY = ("control_after_generate", "upload", "video-preview")
 # What the few core nodes take and give, as ComfyUI describes nodes.
@@ -105,7 +115,7 @@ def test_every_node_is_ours_or_a_known_core_node(name):
     assert core == CORE.keys()
     used = {node["type"] for node in ui(name)["nodes"]} - set(NOTES)
     assert used <= ours | core
-    assert ours - {"Scail2LoraLoader", "Scail2Convert", "Scail2Doctor"} <= used
+    assert ours - BESIDES <= used
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ..runtime.awake import kept_awake
 from ..spec.errors import BackendError, Cancelled, DependencyError, NumericsError
 from ..spec.events import LOGGER
 from . import bench, convert, demo, doctor, generate, inspect, plan
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         module.add_command(commands)
     chosen = parser.parse_args(arguments)
     try:
-        chosen.run(chosen)
+        with kept_awake():
+            chosen.run(chosen)
     except (Cancelled, KeyboardInterrupt):
         sys.stderr.write("Stopped; nothing was written.\n")
         return STOPPED

@@ -42,6 +42,10 @@ def never() -> None:
     """Cancel nothing."""
 
 
+def ignored(_: float) -> None:
+    """Tell nobody what share is done."""
+
+
 class _Half(nn.Module):
     """What encoder and decoder begin and end with: `conv1`, and the list `head` of norm, SiLU and convolution."""
 
@@ -141,13 +145,20 @@ class WanVAE21(nn.Module):
         return self._config
 
     def encode(
-        self, pixels: mx.array, check_cancelled: Callable[[], None] = never, tiling: Tiling | None = None
+        self,
+        pixels: mx.array,
+        check_cancelled: Callable[[], None] = never,
+        tiling: Tiling | None = None,
+        tell: Callable[[float], None] = ignored,
     ) -> mx.array:
-        """Encode pixels [4k+1, H, W, 3] in -1..1 to the mean latent [16, k+1, H/8, W/8], normalised."""
+        """Encode pixels [4k+1, H, W, 3] in -1..1 to the mean latent [16, k+1, H/8, W/8], normalised.
+
+        `tell` is called with the share that is done.
+        """
         tiles = encoder_tiles(self.encoder.needs, pixels.shape[1:3], tiling)
         coarse = Stream(check_cancelled)
         pieces = []
-        for frame in encoded_tiles(self.encoder.fine(), pixels, tiles, check_cancelled):
+        for frame in encoded_tiles(self.encoder.fine(), pixels, tiles, check_cancelled, tell):
             for moments in flow(self.encoder.coarse(), frame, coarse):
                 pieces.append(mx.contiguous(self.conv1(moments, coarse)[..., : self._config.z_dim]))
                 mx.eval(pieces[-1])

@@ -72,13 +72,23 @@ def decoder_tiles(needs: Needs, size: tuple[int, int], tiling: Tiling | None) ->
 
 
 def encoded_tiles(
-    steps: Sequence[Step], pixels: mx.array, tiles: list[Tile], check_cancelled: Callable[[], None]
+    steps: Sequence[Step],
+    pixels: mx.array,
+    tiles: list[Tile],
+    check_cancelled: Callable[[], None],
+    tell: Callable[[float], None],
 ) -> Iterator[mx.array]:
-    """Send pixels [T, H, W, 3] through the encoder's fine steps: whole frames [H/8, W/8, C], one per latent frame."""
+    """Send pixels [T, H, W, 3] through the encoder's fine steps: whole frames [H/8, W/8, C], one per latent frame.
+
+    `tell` is called with the share of the pixels that went through, frame by frame of every tile.
+    """
+    sent, total = 0, len(tiles) * len(pixels)
     if len(tiles) == 1:
         stream = Stream(check_cancelled)
         for frame in pixels:
             yield from flow(steps, frame.astype(mx.float32), stream)
+            sent += 1
+            tell(sent / total)
         return
     whole: list[mx.array] = []
     for tile in tiles:
@@ -91,6 +101,8 @@ def encoded_tiles(
                 whole[done][tile.rows.inside, tile.columns.inside] = made[tile.rows.kept, tile.columns.kept]
                 mx.eval(whole[done])
                 done += 1
+            sent += 1
+            tell(sent / total)
     del stream
     while whole:
         yield whole.pop(0)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
-from ..models.vae21 import WanVAE21
+from ..models.vae21 import WanVAE21, ignored
 from ..runtime.memory import bounded_cache
-from ..spec.events import Listener, Progress
+from ..spec.events import Listener
 from ..spec.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
 from ..spec.tiling import Tiling
 from .latents import SegmentLatents
 from .planning import decode_tiling
+from .reports import ShareReport
 from .store import Handle, enter, get_vae
 
 
@@ -33,18 +34,15 @@ def decode_latents(handle: Handle, latents: SegmentLatents, tiling: Tiling | Non
         total = sum(segment.shape[1] for segment in latents.segments)
         done = 0
         for number, (segment, latent) in enumerate(zip(plan.segments, latents.segments, strict=True), start=1):
-
-            def tell(share: float, before: int = done, size: int = latent.shape[1], number: int = number) -> None:
-                listener.progress(
-                    Progress(
-                        phase="decoding",
-                        done=before + round(share * size),
-                        total=total,
-                        segment=number,
-                        segments=len(plan.segments),
-                    )
-                )
-
+            tell = ShareReport(
+                listener=listener,
+                phase="decoding",
+                total=total,
+                units=latent.shape[1],
+                before=done,
+                segment=number,
+                segments=len(plan.segments),
+            )
             frames = decode_segment(vae, latent, tiling, listener.check_cancelled, tell)
             room = out[segment.start + segment.history : segment.start + segment.frames]
             room[:] = frames[segment.history : segment.history + len(room)]
@@ -72,9 +70,10 @@ def last_frames(
     count: int,
     check_cancelled: Callable[[], None],
     tiling: Tiling | None = None,
+    tell: Callable[[float], None] = ignored,
 ) -> np.ndarray:
-    """Decode a latent and keep only its last `count` frames."""
-    return _decode(vae, latent, tiling, count, check_cancelled, lambda _: None)
+    """Decode a latent and keep only its last `count` frames; `tell` is called with the share that is done."""
+    return _decode(vae, latent, tiling, count, check_cancelled, tell)
 
 
 def _decode(

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..conditioning.clip import encode_clip
 from ..runtime.memory import bounded_cache
-from ..spec.events import Listener
+from ..spec.events import Listener, Progress
 from .conditioning_cache import ConditioningCache, picture_bytes
 from .store import Handle, enter, get_clip
 
@@ -23,6 +23,8 @@ def encode_picture(handle: Handle, picture: np.ndarray, others: tuple[Handle, ..
         enter("clip", handle, *others)
         listener.check_cancelled()
         with bounded_cache():
-            tokens = encode_clip(get_clip(handle, listener), picture)
+            network = get_clip(handle, listener)
+            listener.progress(Progress(phase="showing the reference to CLIP", done=0, total=1))
+            tokens = encode_clip(network, picture)
         cache.put(key, tokens)
     return tokens

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..runtime.machine import this_machine
 from ..runtime.probe import Probe, probe
+from ..spec.chunks import dispatch_limit
 from ..spec.events import Listener
 from ..spec.geometry import SPATIAL_STRIDE, LatentSize
 from ..spec.ledger import Tokens, dit_pass, total_flops
@@ -35,7 +36,8 @@ def plan_run(dit: Handle, vae: Handle, text_encoder: Handle | None, clip: Handle
     model = replace(model, lora_bytes=sum(lora.path.stat().st_size for lora in dit.loras if lora.path.is_file()))
     job = _job(run.plan, *run.scene.size, len(run.scene.references))
     budget = budget_of(dit)
-    backend = Backend(on_gpu=this_machine().on_gpu, compute=diffusion.compute)
+    limit = dispatch_limit(machine_probe().rate.flops_per_s)
+    backend = Backend(on_gpu=this_machine().on_gpu, compute=diffusion.compute, dispatch_flops=limit)
     plan = choose(model, job, budget, backend, residency=dit.store.residency)
     check_fits(plan, budget)
     return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -17,9 +18,8 @@ from ..sampling.guidance import Velocity
 from ..sampling.loop import Clamp, denoise
 from ..sampling.noise import TorchNoise, drafted_noise
 from ..sampling.solvers import make_solver
-from ..spec.chunks import dispatch_limit
 from ..spec.errors import NumericsError, RequestError
-from ..spec.events import Listener, Progress
+from ..spec.events import Listener
 from ..spec.geometry import LatentSize
 from ..spec.planner import RunPlan
 from ..spec.requests import SamplingSettings, Scene
@@ -28,8 +28,9 @@ from ..spec.tiling import Tiling
 from .decode import last_frames
 from .latents import SegmentLatents
 from .picture import encode_picture
-from .planning import budget_of, forecast, machine_probe, plan_run, planned_tiling
+from .planning import budget_of, forecast, plan_run, planned_tiling
 from .prepared import PreparedRun, prepare_run
+from .reports import ShareReport, StepReport
 from .store import Handle, enter, get_dit, get_vae
 from .text import TextFeatures
 
@@ -84,7 +85,7 @@ def sample_prepared(
         clip_tokens = encode_picture(clip, run.seen_by_clip, (dit, vae), listener)
         enter("sampling", clip, dit, vae)
         model, autoencoder = get_dit(dit, listener, how.residency), get_vae(vae, listener)
-        model.limit_dispatches(dispatch_limit(machine_probe().rate.flops_per_s))
+        model.limit_dispatches(how.backend.dispatch_flops)
         with wired(model.resident_bytes):
             return _Sampling(
                 model=model,
@@ -116,22 +117,21 @@ class _Sampling:
         """Encode and denoise segment after segment."""
         scene, plan = self.run.scene, self.run.plan
         noise = TorchNoise(self.settings.seed)
-        self.listener.progress(Progress(phase="encoding the reference", done=0, total=1))
-        references = encode_references(self.vae, scene, self.listener.check_cancelled, self.tiling)
+        tell = self._report("encoding the reference", len(scene.references))
+        references = encode_references(self.vae, scene, self.listener.check_cancelled, self.tiling, tell)
         made: list[np.ndarray] = []
         for number, segment in enumerate(plan.segments):
-            self.listener.progress(
-                Progress(
-                    phase="encoding the driving video",
-                    done=0,
-                    total=1,
-                    segment=number + 1,
-                    segments=len(plan.segments),
-                )
-            )
-            streams = segment_streams(self.vae, scene, references, segment, self.listener.check_cancelled, self.tiling)
             size = LatentSize.of_pixels(segment.frames, *scene.size)
-            clamp = self._history(made[-1], segment, size) if segment.history else None
+            streams = segment_streams(
+                self.vae,
+                scene,
+                references,
+                segment,
+                self.listener.check_cancelled,
+                self.tiling,
+                self._report("encoding the driving video", size.frames, number),
+            )
+            clamp = self._history(number, made[-1], segment, size) if segment.history else None
             start = mx.array(drafted_noise(noise.draw(self.run.noise[number]), size.shape))
             made.append(np.array(self._denoised(number, streams, start, clamp)))
         due = self.settings.passes * len(plan.segments)
@@ -141,11 +141,18 @@ class _Sampling:
     def _denoised(self, number: int, streams: Streams, start: mx.array, clamp: Clamp | None) -> mx.array:
         """Denoise a segment; what float16 cannot hold is done again in bf16."""
         settings, count = self.settings, len(self.run.plan.segments)
-        steps = _StepReport(self.listener, settings.steps, number, count)
+        steps = StepReport(
+            listener=self.listener,
+            steps=settings.steps,
+            per_step=settings.passes // settings.steps,
+            segment=number,
+            segments=count,
+        )
 
         def attempt() -> mx.array:
-            solver = make_solver(settings.solver, settings.steps, settings.shift)
-            return denoise(self._velocity(streams), solver, start, clamp, steps)
+            solver = make_solver(settings.solver, settings.steps, settings.shift, settings.grid)
+            steps.begin()
+            return denoise(self._velocity(streams, steps.passed), solver, start, clamp, steps)
 
         try:
             return attempt()
@@ -158,11 +165,16 @@ class _Sampling:
             )
             return attempt()
 
-    def _velocity(self, streams: Streams) -> Velocity:
+    def _velocity(self, streams: Streams, passed: Callable[[], None]) -> Velocity:
         segment, contexts = self.model.prepare(streams), self._contexts()
 
         def under(context: Context) -> Velocity:
-            return lambda x, t: self.model(x, t, segment, context, self.listener.check_cancelled)
+            def run(x: mx.array, t: float) -> mx.array:
+                v = self.model(x, t, segment, context, self.listener.check_cancelled)
+                passed()
+                return v
+
+            return run
 
         negative = None if contexts.negative is None else under(contexts.negative)
         return segment_velocity(under(contexts.positive), negative, self.settings, self.passes)
@@ -185,35 +197,27 @@ class _Sampling:
             self.model.embed_context(mx.array(text.negative), tokens) if self.settings.is_guided else None,
         )
 
-    def _history(self, before: np.ndarray, segment: Segment, size: LatentSize) -> Clamp:
+    def _history(self, number: int, before: np.ndarray, segment: Segment, size: LatentSize) -> Clamp:
         """Encode the last frames of the segment before as the clean start of this one."""
         check_cancelled = self.listener.check_cancelled
-        frames = last_frames(self.vae, before, segment.history, check_cancelled, self.tiling)
-        known = self.vae.encode(mx.array(frames) * 2 - 1, check_cancelled, self.tiling)
+        tell = self._report("decoding the frames to continue from", before.shape[1], number)
+        frames = last_frames(self.vae, before, segment.history, check_cancelled, self.tiling, tell)
+        tell = self._report("encoding the frames to continue from", len(frames), number)
+        known = self.vae.encode(mx.array(frames) * 2 - 1, check_cancelled, self.tiling, tell)
         clean = mx.pad(known, ((0, 0), (0, size.frames - known.shape[1]), (0, 0), (0, 0)))
         mask = mx.arange(size.frames)[None, :, None, None] < known.shape[1]
         mx.eval(clean, mask)
         return Clamp(mask, clean)
 
-
-@dataclass(frozen=True, slots=True)
-class _StepReport:
-    """Counts the steps of all segments for the progress bar."""
-
-    listener: Listener
-    steps: int
-    segment: int
-    segments: int
-
-    def __call__(self, i: int) -> None:
-        self.listener.progress(
-            Progress(
-                phase="sampling",
-                done=self.segment * self.steps + i + 1,
-                total=self.segments * self.steps,
-                segment=self.segment + 1,
-                segments=self.segments,
-                step=i + 1,
-                steps=self.steps,
-            )
+    def _report(self, phase: str, units: int, number: int | None = None) -> ShareReport:
+        """Tell that a phase begins, and return what takes the share of it that is done."""
+        report = ShareReport(
+            listener=self.listener,
+            phase=phase,
+            total=units,
+            units=units,
+            segment=0 if number is None else number + 1,
+            segments=0 if number is None else len(self.run.plan.segments),
         )
+        report(0.0)
+        return report

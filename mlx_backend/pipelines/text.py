@@ -10,7 +10,7 @@ import numpy as np
 from ..conditioning.text import encode_text, tokenise
 from ..runtime.memory import bounded_cache
 from ..spec.errors import WeightsError
-from ..spec.events import Listener
+from ..spec.events import Listener, Progress
 from ..weights.tokenizer import load_tokenizer
 from .conditioning_cache import ConditioningCache, ids_bytes
 from .store import Handle, enter, get_text_encoder
@@ -55,4 +55,5 @@ def _encode(handle: Handle, tokenizer: Path, prompts: list[list[int]], listener:
                 f"{tokenizer} makes token {largest} of the prompt, but the text encoder beside it knows {words}: "
                 "the two are of different models, download the snapshot again."
             )
+        listener.progress(Progress(phase="encoding the prompt", done=0, total=1))
         return encode_text(encoder, prompts, listener.check_cancelled)

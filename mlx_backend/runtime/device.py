@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from ..spec.errors import DependencyError, RequestError
@@ -20,6 +22,7 @@ def require_mlx() -> None:
 
     Raises DependencyError that says what to install.
     """
+    _require_arm()
     try:
         found = version("mlx")
     except PackageNotFoundError as error:
@@ -42,6 +45,17 @@ def require_mlx() -> None:
             f"MLX {found} is installed but cannot start ({error}): reinstall it, on Linux with its backend: "
             "pip install -U 'mlx[cpu]'."
         ) from error
+
+
+def _require_arm() -> None:
+    """Refuse a Mac's Python for Intel, for which there is no MLX: pip would only say that it finds no version."""
+    if platform.system() == "Darwin" and platform.machine() != "arm64":
+        raise DependencyError(
+            f"This Python ({sys.executable}) is one for Intel ({platform.machine()}), and MLX runs on Apple silicon "
+            "only. On a Mac with an M chip it is running under Rosetta: install ComfyUI with a Python for arm64 (the "
+            "ComfyUI Desktop app brings one, python.org's and Homebrew's in /opt/homebrew are some). Intel Macs cannot "
+            "run SCAIL-2 here."
+        )
 
 
 def _forbid_tf32() -> None:

@@ -11,7 +11,10 @@ TRAIN_STEPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """`sigmas`: steps + 1 falling noise levels, the last one 0; `timesteps`: what the model is told, one per step."""
+    """`sigmas`: steps + 1 falling noise levels, the last one 0; `timesteps`: what the model is told, one per step.
+
+    Timesteps are those of training, up to 1000; they need not be whole.
+    """
 
     sigmas: tuple[float, ...]
     timesteps: tuple[float, ...]
@@ -28,7 +31,27 @@ def upstream_grid(steps: int, shift: float, *, first: float) -> Grid:
     Source: `set_timesteps` and `get_sampling_sigmas` in `wan/utils/fm_solvers*.py` of Wan-Video/Wan2.1. The sigmas are
     rounded to float32, as upstream stores them; the timesteps are truncated before that.
     """
-    even = np.linspace(first, 0.0, steps + 1)[:-1]
-    sigmas = shift * even / (1 + (shift - 1) * even)
-    timesteps = tuple(float(t) for t in (sigmas * TRAIN_STEPS).astype(np.int64))
-    return Grid((*(float(s) for s in sigmas.astype(np.float32)), 0.0), timesteps)
+    sigmas = _shifted(np.linspace(first, 0.0, steps + 1)[:-1], shift)
+    return _grid(sigmas, (sigmas * TRAIN_STEPS).astype(np.int64))
+
+
+def simple_grid(steps: int, shift: float) -> Grid:
+    """Return the grid of ComfyUI's scheduler "simple": from 1, every (1000 / steps)th of the 1000 trained levels.
+
+    The levels k / 1000 are shifted; the strides are rounded down, so at most counts of steps they are uneven. Timesteps
+    are the rounded sigmas times 1000, not whole. Source: `simple_scheduler` in `comfy/samplers.py` and
+    `ModelSamplingDiscreteFlow` in `comfy/model_sampling.py` of Comfy-Org/ComfyUI. ComfyUI shifts in float32; here only
+    the result is rounded to it, so that the first sigma is 1 at every shift, where ComfyUI's may be a rounding away.
+    """
+    stride = TRAIN_STEPS / steps
+    levels = np.array([TRAIN_STEPS - int(i * stride) for i in range(steps)]) / TRAIN_STEPS
+    sigmas = _shifted(levels, shift).astype(np.float32)
+    return _grid(sigmas, sigmas * np.float32(TRAIN_STEPS))
+
+
+def _shifted(levels: np.ndarray, shift: float) -> np.ndarray:
+    return shift * levels / (1 + (shift - 1) * levels)
+
+
+def _grid(sigmas: np.ndarray, timesteps: np.ndarray) -> Grid:
+    return Grid((*(float(s) for s in sigmas.astype(np.float32)), 0.0), tuple(float(t) for t in timesteps))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 
@@ -11,6 +12,8 @@ from ..runtime.memory import return_memory
 from ..spec.errors import NumericsError
 from .guidance import Velocity
 from .solvers import Solver
+
+Estimate = Callable[[], mx.array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +33,19 @@ def denoise(
     solver: Solver,
     noise: mx.array,
     clamp: Clamp | None,
-    on_step: Callable[[int], None],
+    on_step: Callable[[int, Estimate], None],
 ) -> mx.array:
     """Run the solver over its grid from `noise`; known frames are clean before, at and after every step.
 
-    `on_step(i)` is called after step i (from 0). Raises NumericsError at the first step whose velocity is not finite.
+    `on_step(i, estimate)` is called after step i (from 0); `estimate()` computes the clean latent, of x's shape, that
+    the step's velocity predicts. Raises NumericsError at the first step whose velocity is not finite.
     """
     x = noise
     for i, t in enumerate(solver.grid.timesteps):
         if clamp is not None:
             x = clamp(x)
-        v = velocity(x, t)
-        solver, x = solver.step(i, v, x)
+        before, v = x, velocity(x, t)
+        solver, x = solver.step(i, v, before)
         finite = mx.isfinite(v).all()
         mx.eval(x, finite)
         if not finite.item():
@@ -51,5 +55,10 @@ def denoise(
                 "Try precision float32, or check the weights."
             )
         return_memory()
-        on_step(i)
+        on_step(i, partial(_estimated, before, v, solver.grid.sigmas[i], clamp))
     return x if clamp is None else clamp(x)
+
+
+def _estimated(x: mx.array, velocity: mx.array, sigma: float, clamp: Clamp | None) -> mx.array:
+    picture = x - sigma * velocity
+    return picture if clamp is None else clamp(picture)

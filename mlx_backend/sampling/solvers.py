@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..spec.errors import RequestError
-from ..spec.variants import SOLVERS
-from .grids import Grid, upstream_grid
+from ..spec.variants import GRIDS, SOLVERS
+from .grids import Grid, simple_grid, upstream_grid
 
 Array = Any
 UNIPC_FIRST_SIGMA = 0.999  # upstream's UniPC starts from the last trained level, the others from pure noise
@@ -29,15 +29,21 @@ class Solver(Protocol):
         """Take step i from `sample`, where the model says `velocity`; return the next solver and sample."""
 
 
-def make_solver(name: str, steps: int, shift: float) -> Solver:
-    """Return the solver `name` on its official grid. Raises RequestError."""
-    if name == "unipc":
-        return UniPC(upstream_grid(steps, shift, first=UNIPC_FIRST_SIGMA))
-    if name == "dpm++":
-        return DPMPlusPlus(upstream_grid(steps, shift, first=1.0))
-    if name == "euler":
-        return Euler(upstream_grid(steps, shift, first=1.0))
-    raise RequestError(f"The solver '{name}' is unknown: choose one of {', '.join(SOLVERS)}.")
+def make_solver(name: str, steps: int, shift: float, grid: str = GRIDS[0]) -> Solver:
+    """Return the solver `name` on its official grid, or on ComfyUI's "simple" one. Raises RequestError.
+
+    Each solver takes its grid as it comes: the formulas of upstream's hold for any falling sigmas. From a first sigma
+    of 1, where lambda is infinite, both multistep solvers take their first step in the first order and use no slope
+    across it in the second.
+    """
+    kinds: dict[str, type[Euler | DPMPlusPlus | UniPC]] = {"unipc": UniPC, "dpm++": DPMPlusPlus, "euler": Euler}
+    if name not in kinds:
+        raise RequestError(f"The solver '{name}' is unknown: choose one of {', '.join(SOLVERS)}.")
+    if grid == "simple":
+        return kinds[name](simple_grid(steps, shift))
+    if grid == "upstream":
+        return kinds[name](upstream_grid(steps, shift, first=UNIPC_FIRST_SIGMA if name == "unipc" else 1.0))
+    raise RequestError(f"The sigma grid '{grid}' is unknown: choose one of {', '.join(GRIDS)}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,16 @@ import logging
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 LOGGER = logging.getLogger("scail2_mlx")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Where a run is. `done` of `total` counts whatever the phase is made of (solver steps, latent frames).
+    """Where a run is. `done` of `total` counts what the phase is made of: passes of the model, latent frames, bytes.
 
-    `segment` and `step` count from 1; `segments` and `steps` are 0 where the phase has none.
+    `segment` counts from 1, `step` how many are finished; `segments` and `steps` are 0 where the phase has none.
     """
 
     phase: str
@@ -40,6 +42,13 @@ class Listener(Protocol):
     def check_cancelled(self) -> None:
         """Raise to stop the run; called at least once per DiT block and per VAE frame."""
 
+    @property
+    def wants_preview(self) -> bool:
+        """Whether `preview` shows anything: what it takes is computed only then."""
+
+    def preview(self, latent: np.ndarray) -> None:
+        """Show what the clip looks like so far: the latent [16, T, h, w], normalised, float32, that a step predicts."""
+
 
 class LogListener:
     """Warnings go to the log, progress nowhere, and nothing stops the run."""
@@ -57,3 +66,11 @@ class LogListener:
 
     def check_cancelled(self) -> None:
         """Never stop."""
+
+    @property
+    def wants_preview(self) -> bool:
+        """There is nothing to show it on."""
+        return False
+
+    def preview(self, latent: np.ndarray) -> None:
+        """Ignore previews."""

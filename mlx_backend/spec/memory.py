@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .chunks import chunk_bounds
+from .chunks import GPU_DISPATCH_FLOPS, chunk_bounds
 from .geometry import LATENT_CHANNELS, LatentSize
 from .ledger import Tokens
 from .sizes import PATCH, ClipConfig, DiTConfig, UMT5Config
@@ -35,10 +35,14 @@ STREAMED_BLOCKS = 2  # the one that computes and the next one, which is being re
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What computes: a GPU (Metal; MLX's CUDA works alike) or the CPU, and the dtype of the DiT's products."""
+    """What computes: a GPU (Metal; MLX's CUDA works alike) or the CPU, and the dtype of the DiT's products.
+
+    `dispatch_flops` bounds the attention of one row chunk on a GPU, and so the size of the chunks.
+    """
 
     on_gpu: bool
     compute: str
+    dispatch_flops: float = GPU_DISPATCH_FLOPS
 
     @property
     def width(self) -> int:
@@ -114,7 +118,7 @@ class DiTWork:
     @property
     def rows(self) -> int:
         """Rows of the largest chunk."""
-        return _largest_chunk(self.tokens.sequence, self.config.dim, self.config.num_heads, self.backend.on_gpu)
+        return _largest_chunk(self.tokens.sequence, self.config.dim, self.config.num_heads, self.backend)
 
     def moments(self, *, is_streamed: bool) -> Iterator[Moment]:
         """Yield the moments of a pass; with `is_streamed` those within a block hold two blocks."""
@@ -187,8 +191,9 @@ class DiTWork:
 
 
 @functools.lru_cache(maxsize=64)
-def _largest_chunk(tokens: int, dim: int, heads: int, on_gpu: bool) -> int:  # noqa: FBT001 - as a key of the cache
-    return max(stop - start for start, stop in chunk_bounds(tokens, dim, heads, on_gpu=on_gpu))
+def _largest_chunk(tokens: int, dim: int, heads: int, backend: Backend) -> int:
+    bounds = chunk_bounds(tokens, dim, heads, on_gpu=backend.on_gpu, dispatch_flops=backend.dispatch_flops)
+    return max(stop - start for start, stop in bounds)
 
 
 def segment_terms(

@@ -39,6 +39,7 @@ from .variants import MAX_TEXT_TOKENS, SCAIL2
 
 PHASES = ("load", "text", "clip", "encode", "denoise", "decode")
 TILES = (0, 512, 384, 256, 192, 128)  # pixels; 0: whole frames
+SMALL_DISPATCH_FLOPS = 5e11  # chunks of an eighth, 574 rows at 832x480: enough to keep a GPU busy
 SMALLEST_RESIDENT_TILE = 256  # smaller ones cost more than streaming the blocks
 PROGRAM_BYTES = 500_000_000  # Python and libraries, ComfyUI among them
 SHORTEST_SEGMENT = 17  # frames worth proposing
@@ -165,10 +166,14 @@ def choose(
 ) -> RunPlan:
     """Return the first plan that fits `budget` bytes, the leanest if none does (see `check_fits`).
 
-    Whole frames before tiles, and the DiT in memory before its blocks streamed, but for small tiles. What is given for
-    `residency` and `tile` (pixels, 0: whole frames; None: open) is kept.
+    Whole frames before tiles, and the DiT in memory before its blocks streamed, but for small tiles; on a GPU, where
+    nothing else helps, small row chunks, which cost a little time. What is given for `residency` and `tile` (pixels,
+    0: whole frames; None: open) is kept.
     """
     plans = [predict(model, job, backend, *how) for how in _ways(residency, tile)]
+    if backend.on_gpu and all(plan.needed_bytes > budget for plan in plans):
+        small = replace(backend, dispatch_flops=min(backend.dispatch_flops, SMALL_DISPATCH_FLOPS))
+        plans += [predict(model, job, small, *how) for how in _ways(residency, tile)]
     fitting = [plan for plan in plans if plan.needed_bytes <= budget]
     return fitting[0] if fitting else min(plans, key=lambda plan: plan.needed_bytes)
 

@@ -12,7 +12,7 @@ from .draft import DRAFT_FRAMES
 from .errors import RequestError
 from .geometry import check_size
 from .segments import check_segments
-from .variants import MODES, SCAIL2, SOLVERS
+from .variants import GRIDS, MODES, SCAIL2, SOLVERS
 
 MAX_STEPS = 1000  # of noise that the model was trained on
 MIN_SHIFT, MAX_SHIFT = 0.01, 100
@@ -59,7 +59,10 @@ class Economy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingSettings:
-    """How the noise is turned into video. `cfg` of 1 or less leaves the unconditional pass out."""
+    """How the noise is turned into video. `cfg` of 1 or less leaves the unconditional pass out.
+
+    `grid`: where the sigmas of the steps lie; every solver runs on each.
+    """
 
     steps: int = SCAIL2.steps
     cfg: float = SCAIL2.cfg
@@ -69,6 +72,7 @@ class SamplingSettings:
     segment_length: int = SCAIL2.segment_length
     segment_overlap: int = SCAIL2.segment_overlap
     economy: Economy = Economy()
+    grid: str = GRIDS[0]
 
     def __post_init__(self) -> None:
         """Raise RequestError for values no run can have."""
@@ -78,6 +82,8 @@ class SamplingSettings:
             )
         if self.solver not in SOLVERS:
             raise RequestError(f"The solver '{self.solver}' is unknown: choose one of {', '.join(SOLVERS)}.")
+        if self.grid not in GRIDS:
+            raise RequestError(f"The sigma grid '{self.grid}' is unknown: choose one of {', '.join(GRIDS)}.")
         if not MIN_SHIFT <= self.shift <= MAX_SHIFT:
             raise RequestError(
                 f"The shift is {self.shift}, but it must be {MIN_SHIFT} to {MAX_SHIFT} (usual: 1 to 12)."
@@ -114,6 +120,12 @@ class LoraRequest:
             raise RequestError(f"The strength of {self.path.name} is {self.strength}, but it must be a number.")
 
 
+def check_mode(mode: str) -> None:
+    """Raise RequestError unless `mode` is one of MODES."""
+    if mode not in MODES:
+        raise RequestError(f"The mode '{mode}' is unknown: choose one of {', '.join(MODES)}.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
     """The pictures of a run, each [F, H, W, 3] in 0..1, at any size.
@@ -141,8 +153,7 @@ class Scene:
     def __post_init__(self) -> None:
         """Raise RequestError for settings that fit no picture."""
         check_size(self.width, self.height)
-        if self.mode not in MODES:
-            raise RequestError(f"The mode '{self.mode}' is unknown: choose one of {', '.join(MODES)}.")
+        check_mode(self.mode)
         if self.start_frame < 0 or self.max_frames < 0:
             raise RequestError(
                 f"Start frame ({self.start_frame}) and maximum frames ({self.max_frames}) cannot be below 0: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SOLVERS = ("unipc", "dpm++", "euler")
+GRIDS = ("upstream", "simple")  # of sigmas: upstream's, or that of ComfyUI's scheduler of this name
 MODES = ("animation", "replacement")
 RESIDENCIES = ("auto", "resident", "streamed")  # of the DiT's blocks: in memory, or read when they are due
 MAX_TEXT_TOKENS = 512

@@ -1,0 +1,105 @@
+"""Settings that go together, and sizes: data, and how a user's own values take their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .errors import RequestError
+from .requests import SamplingSettings
+from .variants import GRIDS, SCAIL2
+
+Row = TypeVar("Row")
+
+ORIENTATIONS = ("landscape", "portrait")
+SHIFTS = (3.0, 5.0)  # upstream's: of its command line, which is for 512p, and of its pipeline, for 704p
+HIGH = 608  # pixels of the shorter side from which the second one is taken: halfway from 512 to 704
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """A recipe for a run; a `shift` of None is upstream's for the size.
+
+    `loras`: what it was made for, as (name, strength). None of the presets has been tried on the real weights.
+    """
+
+    steps: int
+    cfg: float
+    solver: str
+    grid: str = GRIDS[0]
+    shift: float | None = None
+    loras: tuple[tuple[str, float], ...] = ()
+
+    def settings(
+        self,
+        width: int,
+        height: int,
+        *,
+        steps: int | None = None,
+        cfg: float | None = None,
+        shift: float | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+    ) -> SamplingSettings:
+        """Return the settings at a size in pixels, the given values in place of the preset's. Raises RequestError."""
+        own_shift = upstream_shift(width, height) if self.shift is None else self.shift
+        return SamplingSettings(
+            steps=_first(steps, self.steps),
+            cfg=_first(cfg, self.cfg),
+            shift=_first(shift, own_shift),
+            solver=_first(solver, self.solver),
+            grid=_first(grid, self.grid),
+        )
+
+    @property
+    def needs(self) -> str:
+        """What it was made for as a sentence; "" for the model alone."""
+        if not self.loras:
+            return ""
+        listed = " and ".join(f"{name} at {strength:g}" for name, strength in self.loras)
+        return f"This preset is made for the LoRAs {listed}: the model alone wants more steps, and guidance."
+
+
+# "fast" is ComfyUI's template for SCAIL-2, whose nodes are wired so that the shift is 8; "balanced" is what another
+# port on MLX (xocialize/scail-2-mlx) reports to match upstream's 40 steps; "quality" is upstream's.
+PRESETS = {
+    "fast": Preset(steps=6, cfg=1.0, shift=8.0, solver="euler", grid="simple", loras=(("lightx2v", 0.8), ("DPO", 1.0))),
+    "balanced": Preset(steps=16, cfg=5.0, solver="dpm++"),
+    "quality": Preset(steps=40, cfg=5.0, solver="unipc"),
+}
+NO_PRESET = Preset(steps=SCAIL2.steps, cfg=SCAIL2.cfg, shift=SCAIL2.shift, solver=SCAIL2.solver)
+
+# Width and height in landscape, by the name under which upstream's weights are known.
+SIZES = {"512p (896x512)": (896, 512), "512p (832x480)": (832, 480), "704p (1280x704)": (1280, 704)}
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by its name. Raises RequestError."""
+    return _row("preset", PRESETS, name)
+
+
+def size_of(name: str, orientation: str) -> tuple[int, int]:
+    """Return (width, height) in pixels of a size and an orientation by their names. Raises RequestError."""
+    if orientation not in ORIENTATIONS:
+        raise RequestError(f"The orientation '{orientation}' is unknown: choose one of {', '.join(ORIENTATIONS)}.")
+    width, height = _row("size", SIZES, name)
+    return (width, height) if orientation == ORIENTATIONS[0] else (height, width)
+
+
+def upstream_shift(width: int, height: int) -> float:
+    """Return upstream's shift for a size in pixels: 3 around 512p, 5 from a shorter side of 608 pixels on.
+
+    Upstream names the two values for two sizes; the border between them is ours.
+    """
+    return SHIFTS[min(width, height) >= HIGH]
+
+
+def _row(what: str, rows: Mapping[str, Row], name: str) -> Row:
+    if name not in rows:
+        raise RequestError(f"The {what} '{name}' is unknown: choose one of {', '.join(rows)}.")
+    return rows[name]
+
+
+def _first(given: Row | None, own: Row) -> Row:
+    return own if given is None else given
