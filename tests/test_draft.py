@@ -191,10 +191,10 @@ def test_workflows_saved_before_these_inputs_stay_valid(nodes):
     from demo.pack import load_pack
 
     sampler = next(cls for cls in load_pack().NODES if cls.GET_SCHEMA().node_id == "Scail2Sampler")
-    last = sampler.GET_SCHEMA().inputs[-4:]
-    assert [item.id for item in last] == ["step_cache", "cache_threshold", "guidance_until", "draft"]
+    last = sampler.GET_SCHEMA().inputs[-5:]
+    assert [item.id for item in last] == ["step_cache", "cache_threshold", "guidance_until", "draft", "grid"]
     assert all(item.optional for item in last)
-    assert [item.default for item in last] == ["off", 0.05, 1.0, False]
+    assert [item.default for item in last] == ["off", 0.05, 1.0, False, "upstream"]
     _, without = sampled(nodes, 2)
     _, given = sampled(nodes, 2, **{item.id: item.default for item in last})
     assert np.array_equal(without["samples"].numpy(), given["samples"].numpy())

@@ -29,6 +29,7 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     size.add_argument("--quick", action="store_true", help="one small size, few rounds")
     size.add_argument("--full", action="store_true", help="every size, also on a CPU")
     parser.add_argument("--dim", type=int, choices=(1536, 5120), help="only the cases of this width")
+    parser.add_argument("--tokens", type=int, metavar="N", help="only the cases of so many tokens, e.g. 8064")
     parser.add_argument("--rounds", type=int, choices=range(1, 100), metavar="N", help="other than the usual number")
     parser.add_argument(
         "--cpu-time",
@@ -48,9 +49,10 @@ def run(chosen: argparse.Namespace) -> None:
     LOGGER.setLevel(logging.WARNING)  # which files its models are read from concerns nobody
     clock = time.process_time if chosen.cpu_time else time.perf_counter
     plan = QUICK if chosen.quick else FULL if chosen.full else default_plan()
-    plan = plan.only(chosen.dim, chosen.rounds)
+    plan = plan.only(chosen.dim, chosen.rounds, chosen.tokens)
     if not plan.cases:
-        raise RequestError(f"Without --full nothing of width {chosen.dim} is measured here: add --full.")
+        sizes = ", ".join(case.name for case in FULL.cases)
+        raise RequestError(f"No case is of this width and length, or only with --full: choose from {sizes}.")
     if not chosen.json:
         sys.stdout.write(heading(plan.rounds, processor_time=chosen.cpu_time) + "\n")
     rows = bench(plan, lambda: None, None if chosen.json else _print, clock)

@@ -65,10 +65,11 @@ class Plan:
     cases: tuple[Case, ...]
     rounds: int
 
-    def only(self, dim: int | None, rounds: int | None) -> Plan:
-        """Return the plan with the cases of one width alone, or another number of rounds, where they are given."""
-        kept = tuple(case for case in self.cases if dim in (None, case.config.dim))
-        return Plan(kept, rounds or self.rounds)
+    def only(self, dim: int | None, rounds: int | None, tokens: int | None = None) -> Plan:
+        """Return the plan with the cases of one width or length alone, or another number of rounds, where given."""
+        kept = [case for case in self.cases if dim in (None, case.config.dim)]
+        kept = [case for case in kept if tokens in (None, case.tokens.sequence)]
+        return Plan(tuple(kept), rounds or self.rounds)
 
 
 def _config(dim: int, ffn_dim: int) -> DiTConfig:
