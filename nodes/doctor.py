@@ -7,6 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..mlx_backend.runtime.device import require_mlx
+from ..mlx_backend.spec.errors import RequestError
 from . import host, sockets
 from .loaders import snapshot_choices, snapshot_folder
 
@@ -54,7 +55,11 @@ class Scail2Doctor(io.ComfyNode):
         folder: Path | None = None if snapshot == NO_FOLDER else snapshot_folder(snapshot)
         host.free_torch_memory()
         listener = host.HostListener()
-        report = examine(folder, listener.check_cancelled)
+        try:
+            report = examine(folder, listener.check_cancelled)
+        except RequestError as error:  # a folder of links or of very small files: the rest can be examined
+            listener.warn(str(error))
+            report = examine(None, listener.check_cancelled)
         for check in report.checks:
             if check.verdict == "fault":
                 listener.warn(str(check))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+from support import GOLDENS
 
 from benchmarks.torch_block import block_config, pair
 from demo.pack import load_pack
@@ -418,6 +419,14 @@ def test_the_node_returns_the_report(nodes, monkeypatch):
     (report,) = nodes["Scail2Doctor"]({"snapshot": "do not measure the disk"})
     assert "[ok] dense products, float32, 70 rows" in report
     assert "832x480, 81 frames: numbers safe" in report
+
+
+def test_the_node_examines_the_rest_where_a_folder_is_too_small_to_measure(nodes, monkeypatch, caplog):
+    doctor = importlib.import_module(f"{load_pack().__name__}.mlx_backend.diagnostics.doctor")
+    monkeypatch.setattr(doctor, "scale_for", lambda machine: TINY)
+    (report,) = nodes["Scail2Doctor"]({"snapshot": str(GOLDENS / "snapshot")})
+    assert "[ok] dense products, float32, 70 rows" in report
+    assert "holds no file large enough" in caplog.text
 
 
 # PyTorch's block

@@ -52,7 +52,7 @@ def run(chosen: argparse.Namespace) -> None:
     plan = plan.only(chosen.dim, chosen.rounds, chosen.tokens)
     if not plan.cases:
         sizes = ", ".join(case.name for case in FULL.cases)
-        raise RequestError(f"No case is of this width and length, or only with --full: choose from {sizes}.")
+        raise RequestError(f"No case here is of this width and length: add --full, and choose from {sizes}.")
     if not chosen.json:
         sys.stdout.write(heading(plan.rounds, processor_time=chosen.cpu_time) + "\n")
     rows = bench(plan, lambda: None, None if chosen.json else _print, clock)
