@@ -20,10 +20,11 @@ require_mlx()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
 
-from benchmarks.full_size_files import DIT, weights_file, write_dit, write_rest  # noqa: E402
+from benchmarks.full_size_files import weights_file, write_dit, write_rest  # noqa: E402
 from benchmarks.machine import describe_machine, peak_resident  # noqa: E402
 from mlx_backend.cli.main import main as command  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams, positions  # noqa: E402
+from mlx_backend.spec.sizes import SCAIL2_DIT  # noqa: E402
 from mlx_backend.weights.components import load_component  # noqa: E402
 from mlx_backend.weights.formats import read_header  # noqa: E402
 from mlx_backend.weights.snapshot import CONFIG, Snapshot  # noqa: E402
@@ -98,7 +99,7 @@ def run(folder: Path) -> list[str]:
 
     if velocity.shape != (16, FRAMES, HEIGHT, WIDTH) or not mx.isfinite(velocity).all().item():
         raise SystemExit(f"The pass gave {velocity.shape}, or numbers that are not finite.")
-    tokens = len(positions(FRAMES, HEIGHT, WIDTH, 0, DIT.head_dim, replacement=False)[0])
+    tokens = len(positions(FRAMES, HEIGHT, WIDTH, 0, SCAIL2_DIT.head_dim, replacement=False)[0])
     counts = {
         "weights, bytes": weights,
         "MLX active after load": active,
@@ -108,8 +109,8 @@ def run(folder: Path) -> list[str]:
         "peak resident": weights + beyond,
     }
     return [
-        f"{DIT.num_layers} layers, {tokens} tokens, {TEXT_TOKENS} text tokens, output finite, standard deviation "
-        f"{velocity.std().item():.2f}",
+        f"{SCAIL2_DIT.num_layers} layers, {tokens} tokens, {TEXT_TOKENS} text tokens, output finite, "
+        f"standard deviation {velocity.std().item():.2f}",
         *(f"  {name:<28}{count:>16,}" for name, count in counts.items()),
         f"  {'load, seconds':<28}{loaded:>16.1f}",
         f"  {'one pass, seconds':<28}{passed:>16.1f}",
@@ -128,7 +129,7 @@ def forward(model: Scail2DiT) -> mx.array:
         history_mask=None,
         replacement=False,
     )
-    text, clip = (TEXT_TOKENS, DIT.text_dim), (IMAGE_TOKENS, DIT.clip_dim)
+    text, clip = (TEXT_TOKENS, SCAIL2_DIT.text_dim), (IMAGE_TOKENS, SCAIL2_DIT.clip_dim)
     context = model.embed_context(mx.random.normal(text), mx.random.normal(clip))
     velocity = model(latent, 500.0, model.prepare(streams), context, lambda: None)
     mx.eval(velocity)

@@ -23,30 +23,12 @@ from mlx_backend.models.linear import Linear
 from mlx_backend.models.scail2 import Scail2DiT
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
-from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
+from mlx_backend.spec.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
 from mlx_backend.weights.detect import dit_settings
 from mlx_backend.weights.formats import NUMPY_DTYPES
 from mlx_backend.weights.layouts import snapshot_name
 from mlx_backend.weights.snapshot import CONFIG, TOKENIZER
 
-DIT = DiTConfig(
-    dim=5120,
-    ffn_dim=13824,
-    freq_dim=256,
-    num_heads=40,
-    num_layers=40,
-    in_dim=20,
-    pose_dim=20,
-    mask_dim=28,
-    out_dim=16,
-    text_dim=4096,
-    clip_dim=1280,
-)
-VAE = VAEConfig(dim=96, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
-UMT5 = UMT5Config(
-    vocab_size=256384, dim=4096, dim_attn=4096, dim_ffn=10240, num_heads=64, num_layers=24, num_buckets=32
-)
-CLIP = ClipConfig(dim=1280, num_heads=16, num_layers=32, mlp_dim=5120, out_dim=1024, patch_size=14, image_size=224)
 TINY = Path(__file__).parent.parent / "tests" / "data" / "goldens" / "snapshot"
 BITS, GROUP_SIZE = 4, 64
 SCALE, MIDDLE = 0.02 / 7.5, 7.5  # unpacked weights lie around zero, up to 0.03: a product about keeps its input's size
@@ -76,8 +58,8 @@ class Planned:
 def write_dit(folder: Path, *, dense: bool) -> list[str]:
     """Write dit.safetensors and config.json: everything bf16, or the Linears of the blocks in 4 bits."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(dit_settings(DIT), indent=1), encoding="utf-8")
-    tensors = list(plan("dit", Scail2DiT(DIT), "BF16", packed=not dense))
+    (folder / CONFIG).write_text(json.dumps(dit_settings(SCAIL2_DIT), indent=1), encoding="utf-8")
+    tensors = list(plan("dit", Scail2DiT(SCAIL2_DIT), "BF16", packed=not dense))
     packed = sum(tensor.dtype == "U32" for tensor in tensors)
     how = f"{packed} Linears packed in {BITS} bits, groups of {GROUP_SIZE}" if packed else "all bf16"
     return [f"{len(tensors)} tensors, {how}", *write_tensors(weights_file(folder, "dit"), tensors)]
@@ -88,9 +70,9 @@ def write_rest(folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for component, network, dtype in (
-        ("vae", WanVAE21(VAE), "F32"),
-        ("t5_encoder", UMT5Encoder(UMT5), "BF16"),
-        ("clip", ClipVision(CLIP), "F32"),
+        ("vae", WanVAE21(SCAIL2_VAE), "F32"),
+        ("t5_encoder", UMT5Encoder(SCAIL2_UMT5), "BF16"),
+        ("clip", ClipVision(SCAIL2_CLIP), "F32"),
     ):
         tensors = list(plan(component, network, dtype, packed=False))
         lines.append(f"{component}: {len(tensors)} tensors, {dtype}")

@@ -10,40 +10,22 @@ from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.scail2 import Scail2DiT
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
-from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
+from mlx_backend.spec.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
 from mlx_backend.weights.detect import clip_config, dit_config, umt5_config, vae_config
 from mlx_backend.weights.formats import TensorInfo
 from mlx_backend.weights.layouts import official_name, snapshot_axes, snapshot_name
 
 KEYS = json.loads((DATA / "keys" / "scail2_14b.json").read_text(encoding="utf-8"))
 COUNTS = {"dit": 1307, "vae": 194, "t5_encoder": 242, "clip": 392}
-DIT = DiTConfig(
-    dim=5120,
-    ffn_dim=13824,
-    freq_dim=256,
-    num_heads=40,
-    num_layers=40,
-    in_dim=20,
-    pose_dim=20,
-    mask_dim=28,
-    out_dim=16,
-    text_dim=4096,
-    clip_dim=1280,
-)
-VAE = VAEConfig(dim=96, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
-UMT5 = UMT5Config(
-    vocab_size=256384, dim=4096, dim_attn=4096, dim_ffn=10240, num_heads=64, num_layers=24, num_buckets=32
-)
-CLIP = ClipConfig(dim=1280, num_heads=16, num_layers=32, mlp_dim=5120, out_dim=1024, patch_size=14, image_size=224)
 
 
 def full_size(component):
     """Build the network; MLX's arrays are lazy, so nothing is allocated."""
     return {
-        "dit": lambda: Scail2DiT(DIT),
-        "vae": lambda: WanVAE21(VAE),
-        "t5_encoder": lambda: UMT5Encoder(UMT5),
-        "clip": lambda: ClipVision(CLIP),
+        "dit": lambda: Scail2DiT(SCAIL2_DIT),
+        "vae": lambda: WanVAE21(SCAIL2_VAE),
+        "t5_encoder": lambda: UMT5Encoder(SCAIL2_UMT5),
+        "clip": lambda: ClipVision(SCAIL2_CLIP),
     }[component]()
 
 
@@ -71,7 +53,10 @@ def test_the_table_renames_what_the_published_snapshot_renames():
     assert snapshot_name("dit", "blocks.3.ffn.0.weight") == "blocks.3.ffn.0.weight"
 
 
-@pytest.mark.parametrize(("component", "expected"), [("dit", DIT), ("vae", VAE), ("t5_encoder", UMT5), ("clip", CLIP)])
+@pytest.mark.parametrize(
+    ("component", "expected"),
+    [("dit", SCAIL2_DIT), ("vae", SCAIL2_VAE), ("t5_encoder", SCAIL2_UMT5), ("clip", SCAIL2_CLIP)],
+)
 def test_the_sizes_are_read_from_the_shapes(component, expected, tmp_path):
     tensors = {
         name: TensorInfo("BF16", snapshot_shape(component, name, shape), 0) for name, shape in KEYS[component].items()
