@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODES
+from .nodes.caches import add_routes
 from .nodes.host import offer_samples, register_model_folder
 from .nodes.neighbour import neighbour
 
@@ -15,10 +16,11 @@ class Scail2MLXExtension(ComfyExtension):
     """The nodes of this pack."""
 
     async def on_load(self) -> None:
-        """Tell ComfyUI where snapshots are kept and whom to ask for memory, and put the samples where it finds them."""
+        """Tell ComfyUI where snapshots lie and whom to ask for memory and caches; put samples where it finds them."""
         register_model_folder()
         offer_samples()
         neighbour().move_in()
+        add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes."""

@@ -99,7 +99,9 @@ def run(folder: Path) -> list[str]:
 
     if velocity.shape != (16, FRAMES, HEIGHT, WIDTH) or not mx.isfinite(velocity).all().item():
         raise SystemExit(f"The pass gave {velocity.shape}, or numbers that are not finite.")
-    tokens = len(positions(FRAMES, HEIGHT, WIDTH, 0, SCAIL2_DIT.head_dim, replacement=False)[0])
+    tokens = len(
+        positions(FRAMES, HEIGHT, WIDTH, SCAIL2_DIT.head_dim, references=1, driving=FRAMES, replacement=False)[0]
+    )
     counts = {
         "weights, bytes": weights,
         "MLX active after load": active,

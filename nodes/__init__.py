@@ -1,13 +1,17 @@
 """The nodes: schemas and conversion. Each `execute` converts in, makes one call into the backend, converts out."""
 
+from .animate import Scail2Animate
+from .checking import Scail2InputCheck
 from .conditioning import Scail2ClipEncode, Scail2T5Encode
 from .converting import Scail2Convert
+from .core_sampling import Scail2CoreSampler
 from .decoding import WanVaeTiledDecode
 from .doctor import Scail2Doctor
 from .framing import Scail2FitReference
 from .loaders import LoadScail2MLX, Scail2LoraLoader
 from .masks import Scail2ColoredMask
 from .presets import Scail2Settings
+from .report import Scail2Report
 from .sampling import Scail2Sampler
 from .timing import Scail2ResampleFps
 
@@ -24,4 +28,8 @@ NODES = (
     Scail2ColoredMask,
     Scail2ResampleFps,
     Scail2FitReference,
+    Scail2InputCheck,
+    Scail2Report,
+    Scail2Animate,
+    Scail2CoreSampler,
 )

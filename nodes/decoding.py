@@ -25,7 +25,7 @@ class WanVaeTiledDecode(io.ComfyNode):
             search_aliases=["scail", "vae decode", "tiled decode", "wan"],
             inputs=[
                 sockets.Vae.Input("vae", tooltip="From Load SCAIL-2."),
-                io.Latent.Input("latent", tooltip="From SCAIL-2 Sampler."),
+                io.Latent.Input("latent", tooltip="From SCAIL-2 Sampler, or any Wan 2.1 latent of one clip."),
                 io.Int.Input(
                     "tile_size",
                     default=0,

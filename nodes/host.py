@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..mlx_backend.spec.errors import RequestError
 from ..mlx_backend.spec.events import LOGGER, Progress
 from ..mlx_backend.weights.snapshot import TOKENIZERS
 from .neighbour import neighbour
@@ -19,6 +20,7 @@ from .preview import Previews
 from .status import Status
 
 FOLDER_TYPE = "scail2"
+OUTPUT = Path("output")  # outside ComfyUI
 ASSETS = Path(__file__).parent.parent / "assets"
 SAMPLE_TYPES = (".png", ".mp4")
 TOKENIZER_FOLDERS = ("text_encoders", FOLDER_TYPE)
@@ -161,6 +163,32 @@ def cache_folder() -> Path | None:
     if folder_paths is None:
         return None
     return Path(folder_paths.get_user_directory()) / "scail2_mlx" / "conditioning"
+
+
+def resume_folder() -> Path | None:
+    """Return where finished segments are kept: in ComfyUI's output folder, as it empties its own temp folder."""
+    folder_paths = sys.modules.get("folder_paths")
+    return None if folder_paths is None else Path(folder_paths.get_output_directory()) / "scail2_resume"
+
+
+def output_place(prefix: str, width: int, height: int) -> tuple[Path, str, int]:
+    """Return the folder, the name and the number of the next file that ComfyUI would save under a prefix.
+
+    Its folder lies in ComfyUI's output folder, outside ComfyUI in ./output; `width` and `height` are put for %width%
+    and %height%. Raises RequestError for a prefix without a name; ComfyUI itself refuses one that leaves its folder.
+    """
+    name = Path(prefix).name
+    if name in ("", ".."):
+        raise RequestError(f"The filename_prefix '{prefix}' names no file: write one like video/scail2.")
+    folder_paths = sys.modules.get("folder_paths")
+    if folder_paths is not None:
+        output = folder_paths.get_output_directory()
+        folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, output, width, height)
+        return Path(folder), name, number
+    folder = (OUTPUT / prefix).parent
+    if not folder.resolve().is_relative_to(OUTPUT.resolve()):
+        raise RequestError(f"The filename_prefix '{prefix}' leaves the output folder: write one like video/scail2.")
+    return folder, name, 1
 
 
 def model_files(folders: tuple[str, ...]) -> list[str]:

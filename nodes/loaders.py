@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
@@ -11,9 +12,12 @@ from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.spec.errors import RequestError
 from ..mlx_backend.spec.requests import LoraRequest
 from ..mlx_backend.spec.variants import RESIDENCIES, SCAIL2
-from ..mlx_backend.weights.snapshot import Snapshot, find_snapshots
+from ..mlx_backend.weights.snapshot import COMPONENTS, Snapshot, find_snapshots
 from . import host, sockets
 from .neighbour import neighbour
+
+if TYPE_CHECKING:
+    from ..mlx_backend.pipelines.store import ModelStore
 
 FROM_SNAPSHOT = "from the snapshot"
 ONLY_FILES = "only the files below"
@@ -32,7 +36,6 @@ class LoadScail2MLX(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See io.ComfyNode."""
-        choices = [*SCAIL2.hub_repositories, *snapshot_choices(), ONLY_FILES]
         return io.Schema(
             node_id="LoadScail2MLX",
             display_name="Load SCAIL-2 (MLX)",
@@ -40,13 +43,7 @@ class LoadScail2MLX(io.ComfyNode):
             description="Chooses a SCAIL-2 snapshot. Its parts are loaded when they are used, and released after.",
             search_aliases=["scail", "scail2", "mlx loader", "wan"],
             inputs=[
-                io.Combo.Input(
-                    "snapshot",
-                    options=choices,
-                    default=choices[0],
-                    tooltip="A folder under models/scail2, or a published snapshot, which is downloaded there "
-                    "when the node first runs (resumable; about 24 GB).",
-                ),
+                snapshot_input(ONLY_FILES),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISIONS),
@@ -153,16 +150,38 @@ class LoadScail2MLX(io.ComfyNode):
     ) -> io.NodeOutput:
         """Return (model, text encoder, CLIP vision, VAE) handles."""
         require_mlx()
-        from ..mlx_backend.pipelines.store import Models, ModelStore
+        from ..mlx_backend.pipelines.store import Models
 
         parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
         parts |= chosen_tokenizer(tokenizer)
         folder = None if snapshot == ONLY_FILES else open_folder(snapshot)
-        found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts)
-        store = ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9))
-        neighbour().add(store)
-        models = Models.of(store)
+        needed = ("dit",) if folder is None else COMPONENTS  # encoders and VAE may be ComfyUI's
+        found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts, needed)
+        models = Models.of(new_store(found, precision, residency, memory_gb))
         return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+
+
+def snapshot_input(*others: str) -> io.Combo.Input:
+    """Return the choice of a snapshot, with other choices behind the snapshots."""
+    choices = [*SCAIL2.hub_repositories, *snapshot_choices(), *others]
+    return io.Combo.Input(
+        "snapshot",
+        options=choices,
+        default=choices[0],
+        tooltip="A folder under models/scail2, or a published snapshot, which is downloaded there when the node first "
+        "runs (resumable; about 24 GB).",
+    )
+
+
+def new_store(
+    found: Snapshot, precision: str = PRECISIONS[0], residency: str = RESIDENCIES[0], memory_gb: float = 0.0
+) -> ModelStore:
+    """Return a store of a snapshot that gives its memory back when ComfyUI asks; nothing is loaded yet."""
+    from ..mlx_backend.pipelines.store import ModelStore
+
+    store = ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9))
+    neighbour().add(store)
+    return store
 
 
 def chosen_files(files: dict[str, str]) -> dict[str, Path]:

@@ -72,7 +72,7 @@ class Scail2ColoredMask(io.ComfyNode):
         sheet = contact_sheet([(f"{name}, {mask}", mask.clip) for name, mask in sides.items()])
         preview = to_image(sheet[None].astype(np.float32) / 255)
         return io.NodeOutput(
-            to_image(driving_mask.clip), to_image(reference_mask.clip), preview, ui=_shown(preview, cls)
+            to_image(driving_mask.clip), to_image(reference_mask.clip), preview, ui=shown(preview, cls)
         )
 
 
@@ -143,6 +143,6 @@ def _painted(
     return painter.batch(f"{side} mask", array[None] if array.ndim == 2 else array, people, background)
 
 
-def _shown(picture: torch.Tensor, cls: type[io.ComfyNode]) -> Any:
+def shown(picture: torch.Tensor, cls: type[io.ComfyNode]) -> Any:
     """Return what makes ComfyUI show a picture under the node; None outside ComfyUI, which alone has folders for it."""
     return ui.PreviewImage(picture, cls=cls) if "folder_paths" in sys.modules else None

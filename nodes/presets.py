@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from comfy_api.latest import io
 
+from ..mlx_backend.spec.events import Listener
 from ..mlx_backend.spec.geometry import SIZE_STEP
-from ..mlx_backend.spec.presets import ORIENTATIONS, PRESETS, SIZES, Preset, find_preset, size_of
-from ..mlx_backend.spec.requests import SamplingSettings
+from ..mlx_backend.spec.presets import LORA_FILES, ORIENTATIONS, PRESETS, SIZES, Preset, find_preset, size_of
+from ..mlx_backend.spec.requests import LoraRequest, SamplingSettings
 from ..mlx_backend.spec.variants import GRIDS, SOLVERS
 from . import host, sockets
 
@@ -70,6 +73,29 @@ class Scail2Settings(io.ComfyNode):
         return io.NodeOutput(
             settings.steps, settings.cfg, settings.shift, settings.solver, settings.grid, width, height
         )
+
+
+def published_loras(preset: Preset) -> dict[str, LoraRequest]:
+    """Return those of a preset's LoRAs that lie in ComfyUI's folder under a published name, by the preset's names."""
+    there = {PurePath(name).stem.lower(): name for name in reversed(host.model_files(("loras",)))}
+    found = {}
+    for lora, strength in preset.loras:
+        names = [there[file.lower()] for file in LORA_FILES[lora] if file.lower() in there]
+        path = host.model_path(("loras",), names[0]) if names else None
+        if path is not None:
+            found[lora] = LoraRequest(path, strength)
+    return found
+
+
+def preset_loras(preset: Preset, listener: Listener) -> tuple[LoraRequest, ...]:
+    """Return the same, and say which there are and which not."""
+    found = published_loras(preset)
+    for request in found.values():
+        listener.note(f"The LoRA {request.path.name} is used at {request.strength:g}.")
+    missing = [f"{lora} ({' or '.join(LORA_FILES[lora])})" for lora, _ in preset.loras if lora not in found]
+    if missing:
+        listener.warn(f"Not found in models/loras: {', '.join(missing)}. {preset.needs}")
+    return tuple(found.values())
 
 
 def _in_words(settings: SamplingSettings) -> str:

@@ -6,12 +6,13 @@ import torch
 from comfy_api.latest import io
 
 from ..mlx_backend.runtime.device import require_mlx
+from ..mlx_backend.spec.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
 from ..mlx_backend.spec.geometry import SIZE_STEP
 from ..mlx_backend.spec.requests import MAX_THRESHOLD, STEP_CACHES, Economy, SamplingSettings, Scene
-from ..mlx_backend.spec.variants import GRIDS, MODES, SCAIL2, SOLVERS
+from ..mlx_backend.spec.variants import GRIDS, MODES, POSE_ROPES, SCAIL2, SOLVERS
 from . import host, sockets
 from .neighbour import neighbour
-from .tensors import to_latent, to_numpy
+from .tensors import to_clip_request, to_latent, to_numpy, to_text
 
 
 class Scail2Sampler(io.ComfyNode):
@@ -27,8 +28,11 @@ class Scail2Sampler(io.ComfyNode):
             description="Makes the reference character perform the driving video's motion: in its own scene "
             "(animation) or in the driving video's scene (replacement). Videos of any length; no frame is dropped.",
             search_aliases=["scail", "scail2", "animate", "character replacement", "motion transfer"],
-            inputs=[*_inputs(), *_settings(), *_economy()],
-            outputs=[io.Latent.Output("latent", display_name="latent")],
+            inputs=[*_inputs(), *_settings(), *_economy(), *_continuation(), *_core()],
+            outputs=[
+                io.Latent.Output("latent", display_name="latent"),
+                io.String.Output("report", display_name="report"),
+            ],
         )
 
     @classmethod
@@ -61,8 +65,15 @@ class Scail2Sampler(io.ComfyNode):
         guidance_until: float = Economy().guidance_until,
         draft: bool = False,
         grid: str = GRIDS[0],
+        history: str = HISTORIES[0],
+        colour_anchor: str = ANCHORS[0],
+        segment_seed: str = SEGMENT_SEEDS[0],
+        resume: bool = True,
+        driving_fps: float = SCAIL2.fps,
+        pose_rope: str = POSE_ROPES[0],
+        negative: list | None = None,
     ) -> io.NodeOutput:
-        """Return the LATENT of all segments."""
+        """Return the LATENT of all segments, and the report as JSON."""
         scene = Scene(
             references=to_numpy(reference_image),
             driving=to_numpy(driving_video),
@@ -76,6 +87,7 @@ class Scail2Sampler(io.ComfyNode):
             follow_orientation=follow_orientation,
             black_background=black_background,
             draft=draft,
+            fps=driving_fps,
         )
         settings = SamplingSettings(
             steps=steps,
@@ -87,14 +99,22 @@ class Scail2Sampler(io.ComfyNode):
             segment_overlap=segment_overlap,
             economy=Economy(step_cache=step_cache, threshold=cache_threshold, guidance_until=guidance_until),
             grid=grid,
+            continuation=Continuation(history=history, anchor=colour_anchor, seed=segment_seed),
+            pose_rope=pose_rope,
         )
         require_mlx()
+        text, clip = to_text(text, negative, is_guided=settings.is_guided), to_clip_request(clip_features)
+        from ..mlx_backend.pipelines.recording import Recording, report_run
         from ..mlx_backend.pipelines.sample import sample_clip
 
+        recording = Recording(host.HostListener())
         with neighbour().at_work():
             host.free_torch_memory()
-            latents = sample_clip(model, vae, text, clip_features, scene, settings, host.HostListener())
-        return io.NodeOutput(to_latent(latents))
+            kept = host.resume_folder() if resume else None
+            latents = sample_clip(model, vae, text, clip, scene, settings, recording, kept)
+        parts = [part for part in (model, text.encoder, clip.handle, vae) if part is not None]
+        report = report_run(parts, text.prompts, scene, settings, latents, recording)
+        return io.NodeOutput(to_latent(latents), str(report))
 
 
 def _inputs() -> list[io.Input]:
@@ -102,8 +122,16 @@ def _inputs() -> list[io.Input]:
     return [
         sockets.Model.Input("model", tooltip="From Load SCAIL-2."),
         sockets.Vae.Input("vae", tooltip="From Load SCAIL-2."),
-        sockets.TextFeatures.Input("text", tooltip="From SCAIL-2 Prompt."),
-        sockets.ClipFeatures.Input("clip_features", tooltip="From SCAIL-2 Reference Features."),
+        io.MultiType.Input(
+            "text",
+            types=[sockets.TextFeatures, io.Conditioning],
+            tooltip="From SCAIL-2 Prompt; or the CONDITIONING of ComfyUI's CLIP Text Encode, with another at negative.",
+        ),
+        io.MultiType.Input(
+            "clip_features",
+            types=[sockets.ClipFeatures, io.ClipVisionOutput],
+            tooltip="From SCAIL-2 Reference Features; or the output of ComfyUI's CLIP Vision Encode.",
+        ),
         io.Image.Input(
             "reference_image",
             tooltip="The character. In a batch the first picture counts, the others are extra views of it.",
@@ -264,5 +292,78 @@ def _economy() -> list[io.Input]:
             tooltip="At which noise levels the steps lie. upstream: as the original. simple: as ComfyUI's scheduler of "
             "that name, so that euler at shift 8 steps where ComfyUI's template for SCAIL-2 does.",
             advanced=True,
+        ),
+    ]
+
+
+def _continuation() -> list[io.Input]:
+    """Optional, so that they come behind the older ones in saved workflows: ComfyUI lists required widgets first."""
+    return [
+        io.Combo.Input(
+            "history",
+            options=list(HISTORIES),
+            default=HISTORIES[0],
+            optional=True,
+            tooltip="What a later segment continues from. pixels: the last frames, decoded and encoded again, as "
+            "upstream does it. latents: their latents as they are, so that the VAE's losses do not add up.",
+            advanced=True,
+        ),
+        io.Combo.Input(
+            "colour_anchor",
+            options=list(ANCHORS),
+            default=ANCHORS[0],
+            optional=True,
+            tooltip="Holds the colours of every segment at those of the first. lab: the pictures' mean and contrast in "
+            "Lab (with history pixels, and decoded by Wan VAE Decode). latent: each channel of the latent. Not for "
+            "videos whose light or place changes.",
+            advanced=True,
+        ),
+        io.Combo.Input(
+            "segment_seed",
+            options=list(SEGMENT_SEEDS),
+            default=SEGMENT_SEEDS[0],
+            optional=True,
+            tooltip="The noise of later segments. running: one generator goes on, as upstream. fixed: the same noise "
+            "in each, as ComfyUI. advancing: the seed plus the segment's number.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "resume",
+            default=True,
+            optional=True,
+            tooltip="Finished segments are kept in output/scail2_resume, so that a cancelled or crashed run goes on "
+            "where it stopped when it is queued again with the same inputs. Turn it off to make everything anew.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "driving_fps",
+            default=SCAIL2.fps,
+            min=0.01,
+            max=1000.0,
+            step=0.01,
+            optional=True,
+            tooltip="Frames per second of the driving video, only to warn when it is not the trained 16: connect the "
+            "fps of Get Video Components, or of SCAIL-2 Resample FPS.",
+            advanced=True,
+        ),
+    ]
+
+
+def _core() -> list[io.Input]:
+    """What ComfyUI does another way, or brings along."""
+    return [
+        io.Combo.Input(
+            "pose_rope",
+            options=list(POSE_ROPES),
+            default=POSE_ROPES[0],
+            optional=True,
+            tooltip="How the driving video's positions are rotated. upstream: the mean over each 2x2 patches, as the "
+            "original. midpoint: by their middle, as ComfyUI's own sampling. Results differ a little.",
+            advanced=True,
+        ),
+        io.Conditioning.Input(
+            "negative",
+            optional=True,
+            tooltip="The negative prompt, where text is a CONDITIONING. Unused when cfg is 1 or less.",
         ),
     ]

@@ -8,14 +8,18 @@ import numpy as np
 import torch
 
 from ..mlx_backend.spec.errors import RequestError
-from ..mlx_backend.spec.geometry import LATENT_CHANNELS, latent_frames
+from ..mlx_backend.spec.geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, latent_frames
 from ..mlx_backend.spec.segments import Segment, SegmentPlan
 from ..mlx_backend.spec.variants import SCAIL2
 
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.latents import SegmentLatents
+    from ..mlx_backend.pipelines.sample import ClipRequest
+    from ..mlx_backend.pipelines.text import TextFeatures
 
 LATENT_KEY = "scail2_mlx"  # documented in docs/latent.md
+# What WanSCAILToVideo of ComfyUI puts into a CONDITIONING.
+CORE_KEYS = ("ref_mask_flag", "reference_latents", "ref_mask_28ch", "pose_video_latent", "driving_mask_28ch")
 
 
 def to_numpy(image: torch.Tensor | None) -> np.ndarray | None:
@@ -46,6 +50,7 @@ def to_latent(latents: SegmentLatents) -> dict[str, Any]:
             "model": SCAIL2.name,
             "frames": plan.frames,
             "overlap": plan.overlap,
+            "anchor": "lab" if latents.matches_colours else "off",
             "segments": [(s.start, s.frames, s.history) for s in plan.segments],
             "tail": torch.from_numpy(tail[0]) if tail else None,
         },
@@ -53,15 +58,12 @@ def to_latent(latents: SegmentLatents) -> dict[str, Any]:
 
 
 def from_latent(latent: dict[str, Any]) -> SegmentLatents:
-    """Return what `to_latent` was given. Raises RequestError for a LATENT of another origin or shape."""
+    """Return what `to_latent` was given, or a plain LATENT as one segment, whole. Raises RequestError for others."""
     from ..mlx_backend.pipelines.latents import SegmentLatents, normalised
 
     samples, tag = latent["samples"], latent.get(LATENT_KEY)
     if tag is None:
-        raise RequestError(
-            f"The latent (shape {list(samples.shape)}) does not come from Scail2Sampler: it lacks the "
-            f"'{LATENT_KEY}' entry that says how its segments join. Connect Scail2Sampler, or use VAE Decode."
-        )
+        tag = _plain_tag(samples)
     segments = tuple(Segment(*numbers) for numbers in tag["segments"])
     arrays = [*samples, *([] if tag["tail"] is None else [tag["tail"]])]
     found = [tuple(array.shape[:2]) for array in arrays]
@@ -72,4 +74,95 @@ def from_latent(latent: dict[str, Any]) -> SegmentLatents:
             "a node between the sampler and the decoder changed it, connect them directly."
         )
     plan = SegmentPlan(segments, tag["frames"], tag["overlap"])
-    return SegmentLatents(tuple(normalised(a.detach().cpu().float().numpy()) for a in arrays), plan)
+    return SegmentLatents(
+        tuple(normalised(a.detach().cpu().float().numpy()) for a in arrays),
+        plan,
+        matches_colours=tag.get("anchor") == "lab",
+    )
+
+
+def _plain_tag(samples: torch.Tensor) -> dict[str, Any]:
+    """Return the tag of a clip that another sampler made, as one segment."""
+    shape = tuple(samples.shape)
+    if len(shape) != 5 or shape[0] != 1 or shape[1] != LATENT_CHANNELS or not samples.numel():
+        raise RequestError(
+            f"The latent has the shape {list(shape)}, but without the '{LATENT_KEY}' entry of Scail2Sampler, which "
+            f"says how segments join, it must be one clip, [1, {LATENT_CHANNELS}, frames, height, width]: connect the "
+            "sampler directly, choose one of a batch with Latent From Batch, or use VAE Decode."
+        )
+    frames = TEMPORAL_STRIDE * (shape[2] - 1) + 1
+    return {"segments": [(0, frames, 0)], "frames": frames, "overlap": 1, "tail": None}
+
+
+def to_text(text: TextFeatures | list, negative: list | None, *, is_guided: bool) -> TextFeatures:
+    """Return the features of a text socket: ours as they are, or a CONDITIONING of ComfyUI's with its `negative` one.
+
+    Raises RequestError for conditionings with more in them than text.
+    """
+    from ..mlx_backend.pipelines.text import TextFeatures
+
+    if not isinstance(text, list):
+        if negative is not None:
+            raise RequestError(
+                "'negative' is connected, but 'text' comes from SCAIL-2 Prompt, which has a negative prompt of its "
+                "own: connect CONDITIONING to both, or nothing to 'negative'."
+            )
+        return text
+    if negative is None and is_guided:
+        raise RequestError(
+            "'text' is a CONDITIONING and cfg is above 1, which needs a negative prompt: connect one to 'negative', or "
+            "set cfg to 1."
+        )
+    positive = _text_of("text", text)
+    return TextFeatures(positive, np.zeros_like(positive[:1]) if negative is None else _text_of("negative", negative))
+
+
+def _text_of(name: str, conditioning: list) -> np.ndarray:
+    if len(conditioning) != 1:
+        raise RequestError(
+            f"'{name}' holds {len(conditioning)} conditionings, but this sampler takes one: connect CLIP Text Encode "
+            "directly."
+        )
+    ((text, options),) = conditioning
+    if any(key in options for key in CORE_KEYS):
+        raise RequestError(
+            f"'{name}' comes from WanSCAILToVideo, whose pictures this sampler does not read: connect CLIP Text Encode "
+            "directly, or use SCAIL-2 Sampler for core conditioning."
+        )
+    return one_of(f"text of '{name}'", text)
+
+
+def to_clip_request(features: ClipRequest | Any) -> ClipRequest:
+    """Return the request of a socket for CLIP features: ours as it is, or the tokens of a CLIP_VISION_OUTPUT."""
+    from ..mlx_backend.pipelines.sample import ClipRequest
+
+    if not hasattr(features, "penultimate_hidden_states"):
+        return features
+    return ClipRequest(None, None, clip_tokens(features))
+
+
+def clip_tokens(output: Any, clip: int = 0) -> np.ndarray | None:
+    """Return the tokens [257, dim] of a CLIP_VISION_OUTPUT for the clip of that number. Raises RequestError."""
+    if output is None:
+        return None
+    tokens = getattr(output, "penultimate_hidden_states", None)
+    if tokens is None or tokens.ndim != 3:
+        raise RequestError(
+            "The CLIP_VISION_OUTPUT has no penultimate_hidden_states [pictures, tokens, width]: connect CLIP Vision "
+            "Encode, with clip_vision_h."
+        )
+    return one_of("CLIP_VISION_OUTPUT", tokens, clip)
+
+
+def one_of(name: str, tensor: torch.Tensor | None, clip: int = 0) -> np.ndarray | None:
+    """Return one of a batch, the one of that number or round again; None stays None. Raises RequestError."""
+    if tensor is None:
+        return None
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim < 3 or not len(tensor):
+        raise RequestError(f"The {name} is not a tensor with a batch, as ComfyUI's nodes make it: connect those.")
+    return to_array(tensor[clip % len(tensor)])
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as float32."""
+    return tensor.detach().cpu().to(torch.float32).numpy()

@@ -12,7 +12,8 @@ from test_nodes import decoded, sampled
 from mlx_backend.cli.main import main
 from mlx_backend.conditioning.draft import drafted
 from mlx_backend.conditioning.scene import prepare_scene
-from mlx_backend.pipelines import sample
+from mlx_backend.pipelines import denoising
+from mlx_backend.pipelines.continuing import Continuing
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.sampling.noise import TorchNoise, drafted_noise
@@ -91,8 +92,8 @@ def noises(monkeypatch, models, listener, scene, settings):
         seen.append(np.array(noise))
         return noise
 
-    monkeypatch.setattr(sample, "denoise", caught)
-    monkeypatch.setattr(sample._Sampling, "_history", lambda *arguments: None)  # costly, and of no matter here
+    monkeypatch.setattr(denoising, "denoise", caught)
+    monkeypatch.setattr(Continuing, "history", lambda *arguments: None)  # costly, and of no matter here
     monkeypatch.setattr("mlx_backend.pipelines.generate.decode_latents", lambda *arguments: None)
     generate(models, golden_prompts(3), scene, settings, None, listener)
     monkeypatch.undo()
@@ -191,10 +192,22 @@ def test_workflows_saved_before_these_inputs_stay_valid(nodes):
     from demo.pack import load_pack
 
     sampler = next(cls for cls in load_pack().NODES if cls.GET_SCHEMA().node_id == "Scail2Sampler")
-    last = sampler.GET_SCHEMA().inputs[-5:]
-    assert [item.id for item in last] == ["step_cache", "cache_threshold", "guidance_until", "draft", "grid"]
+    widgets = [item for item in sampler.GET_SCHEMA().inputs if hasattr(item, "default")]
+    last = widgets[[item.id for item in widgets].index("step_cache") :]
+    assert {item.id: item.default for item in last} == {
+        "step_cache": "off",
+        "cache_threshold": 0.05,
+        "guidance_until": 1.0,
+        "draft": False,
+        "grid": "upstream",
+        "history": "pixels",
+        "colour_anchor": "off",
+        "segment_seed": "running",
+        "resume": True,
+        "driving_fps": 16.0,
+        "pose_rope": "upstream",
+    }
     assert all(item.optional for item in last)
-    assert [item.default for item in last] == ["off", 0.05, 1.0, False, "upstream"]
     _, without = sampled(nodes, 2)
     _, given = sampled(nodes, 2, **{item.id: item.default for item in last})
     assert np.array_equal(without["samples"].numpy(), given["samples"].numpy())

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from support import GOLDENS, Golden, golden_cases, golden_file
+from support import GOLDENS, ROOT, Golden, golden_cases, golden_file
 
 from demo.pack import load_pack
 
@@ -26,6 +26,10 @@ IDS = [
     "Scail2ColoredMask",
     "Scail2ResampleFps",
     "Scail2FitReference",
+    "Scail2InputCheck",
+    "Scail2Report",
+    "Scail2Animate",
+    "Scail2CoreSampler",
 ]
 
 
@@ -34,7 +38,12 @@ def image(golden, name):
 
 
 def sampled(nodes, index, **changes):
-    """Wire the nodes as the workflows do, for a golden case, and return (vae handle, LATENT)."""
+    """Run the sampler on a golden case, and return (vae handle, LATENT)."""
+    return wired(nodes, index, **changes)[:2]
+
+
+def wired(nodes, index, **changes):
+    """Wire the nodes as the workflows do, for a golden case, and return (vae handle, LATENT, report)."""
     case, golden = golden_cases("pipeline")[index], Golden(golden_file("pipeline"), index)
     model, text_encoder, clip_vision, vae = nodes["LoadScail2MLX"](
         {"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"}
@@ -68,7 +77,7 @@ def sampled(nodes, index, **changes):
         "follow_orientation": True,
         "black_background": True,
     }
-    return vae, nodes["Scail2Sampler"](inputs | changes)[0]
+    return vae, *nodes["Scail2Sampler"](inputs | changes)
 
 
 def decoded(nodes, vae, latent, tile_size=0):
@@ -126,10 +135,16 @@ def test_equal_segments_are_stacked_and_a_shorter_one_lies_in_the_tag(nodes):
     assert tag["segments"] == [(0, 13, 0), (8, 13, 5), (16, 9, 5)]
 
 
-def test_a_latent_without_our_tag_is_refused(nodes):
-    vae, latent = sampled(nodes, 2)
-    with pytest.raises(Exception, match="does not come from Scail2Sampler"):
-        decoded(nodes, vae, {"samples": latent["samples"]})
+def test_a_plain_latent_is_one_clip(nodes):
+    vae, latent = sampled(nodes, 0)  # one segment of 4k+1 frames, so joining changes nothing
+    assert torch.equal(decoded(nodes, vae, {"samples": latent["samples"]}), decoded(nodes, vae, latent))
+
+
+def test_segments_without_our_tag_are_refused(nodes):
+    vae, latent = sampled(nodes, 4)
+    for samples in (latent["samples"], latent["samples"][:1, :8], latent["samples"][0]):
+        with pytest.raises(Exception, match="it must be one clip"):
+            decoded(nodes, vae, {"samples": samples})
 
 
 def test_a_latent_that_was_changed_is_refused(nodes):
@@ -228,14 +243,8 @@ def test_samples_never_replace_a_file_of_the_user(tmp_path, monkeypatch):
     mine.write_bytes(b"mine")
     host.offer_samples()
     assert mine.read_bytes() == b"mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "scail2_driving.mp4",
-        "scail2_driving_mask.mp4",
-        "scail2_driving_mask_replacement.mp4",
-        "scail2_reference.png",
-        "scail2_reference_mask.png",
-        "scail2_reference_mask_replacement.png",
-    ]
+    samples = [path.name for path in (ROOT / "assets").iterdir() if path.suffix in (".png", ".mp4")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"scail2_{name}" for name in samples)
 
 
 def test_the_loader_takes_parts_from_files(nodes):

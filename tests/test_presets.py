@@ -185,7 +185,7 @@ def told(monkeypatch):
 
     seen = []
 
-    def sample(models, prompts, scene, settings, tiling, listener):
+    def sample(models, prompts, scene, settings, tiling, listener, kept):
         seen.append(settings)
         return np.zeros((1, 64, 96, 3), np.float32)
 
@@ -199,6 +199,7 @@ def told(monkeypatch):
         ((), SamplingSettings()),
         (("--width", 1280, "--height", 704), SamplingSettings()),
         (("--grid", "simple"), SamplingSettings(grid="simple")),
+        (("--pose-rope", "midpoint"), SamplingSettings(pose_rope="midpoint")),
         (("--preset", "fast"), FAST),
         (("--preset", "balanced"), BALANCED),
         (("--preset", "quality", "--width", 1280, "--height", 704), SamplingSettings(shift=5.0)),
@@ -234,7 +235,7 @@ class Asked(Exception):
 
 
 def test_the_sampler_hands_on_what_the_settings_say(nodes, monkeypatch):
-    def ask(model, vae, text, clip, scene, settings, listener):
+    def ask(model, vae, text, clip, scene, settings, listener, kept):
         raise Asked(settings, scene.width, scene.height)
 
     module = importlib.import_module(f"{load_pack().__name__}.mlx_backend.pipelines.sample")
@@ -253,7 +254,7 @@ def test_the_sampler_hands_on_what_the_settings_say(nodes, monkeypatch):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_grid_reaches_the_sampling(grid, models, listener, monkeypatch):
     """A run on the tiny snapshot steps on the grid that was asked for."""
-    from mlx_backend.pipelines import sample
+    from mlx_backend.pipelines import denoising
     from mlx_backend.pipelines.generate import generate
 
     made = []
@@ -262,7 +263,7 @@ def test_the_grid_reaches_the_sampling(grid, models, listener, monkeypatch):
         made.append(make_solver(*asked))
         return made[-1]
 
-    monkeypatch.setattr(sample, "make_solver", recorded)
+    monkeypatch.setattr(denoising, "make_solver", recorded)
     settings = SamplingSettings(steps=3, cfg=1.0, shift=8.0, solver="unipc", grid=grid)
     frames = generate(models, golden_prompts(2), golden_scene(2), settings, None, listener)
     assert np.isfinite(frames).all()

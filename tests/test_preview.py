@@ -33,12 +33,18 @@ class Watcher(Recorder):
         self.latents.append(latent)
 
 
-def test_previews_change_nothing_and_there_is_one_for_each_step(models):
+def test_previews_change_nothing_and_there_is_one_for_each_step_and_segment(models):
     plain, watched = Recorder(), Watcher()
     case = golden_prompts(3), golden_scene(3), golden_settings(3)
     frames = [generate(models, *case, None, listener) for listener in (plain, watched)]
     assert np.array_equal(*frames)
-    assert len(watched.latents) == 3 * 2  # segments, steps
+    made = [latent.shape[1] for latent in watched.latents]
+    assert made == [4, 4, 4, 4, 4, 6, 3, 3, 7]  # two steps of a segment, then the finished ones joined: 4 + 2 + 1
+    for joined, last in (
+        (watched.latents[2], watched.latents[1]),
+        (watched.latents[5][:, 4:], watched.latents[4][:, 2:]),
+    ):
+        assert np.allclose(joined, last, atol=1e-5)  # the last step's estimate is the result, up to its rounding
     assert {latent.dtype for latent in watched.latents} == {np.dtype(np.float32)}
     assert all(latent.shape[0] == 16 and latent.ndim == 4 and np.isfinite(latent).all() for latent in watched.latents)
 

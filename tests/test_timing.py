@@ -70,6 +70,17 @@ def test_there_and_back_is_as_long_to_a_frame(rate):
         assert abs(len(back.picks) - frames) <= max(1, rate / 16 / 2 + 0.5)
 
 
+@pytest.mark.parametrize("rate", [*RATES, 240.0])
+@pytest.mark.parametrize("frames", [1, 2, 9, 24, 81, 200])
+def test_back_to_a_count_has_that_count_and_stays_in_step(rate, frames):
+    there = resampling(frames, rate, 16.0)
+    back = resampling(len(there.picks), 16.0, rate, frames)
+    assert len(back.picks) == frames
+    for number, pick in enumerate(back.picks):
+        moment = number / back.target
+        assert pick == min(moment * 16 // 1, len(there.picks) - 1)
+
+
 def test_equal_rates_change_nothing(nodes):
     images, _, _, fps, frames = run(nodes, source=16.0)
     assert torch.equal(images, numbered(48, 4, 6, 3))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 from ..media.read import read_clip
 from ..media.write import check_output, write_clip
 from ..runtime.device import PRECISIONS, require_mlx
+from ..spec.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
 from ..spec.errors import RequestError
 from ..spec.presets import NO_PRESET, PRESETS, Preset, find_preset
 from ..spec.requests import STEP_CACHES, Economy, LoraRequest, SamplingSettings, Scene
-from ..spec.variants import GRIDS, MODES, RESIDENCIES, SCAIL2, SOLVERS
+from ..spec.variants import GRIDS, MODES, POSE_ROPES, RESIDENCIES, SCAIL2, SOLVERS
 from ..weights.snapshot import Snapshot
 from .listener import TerminalListener
 
@@ -65,6 +67,12 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         metavar="|".join(GRIDS),
         help=f"where the sigmas lie; simple: as ComfyUI's scheduler (default {own.grid}, or the preset's)",
     )
+    add(
+        "--pose-rope",
+        default=POSE_ROPES[0],
+        metavar="|".join(POSE_ROPES),
+        help="rotation of the driving video's positions; midpoint: as ComfyUI (default %(default)s)",
+    )
     add("--seed", type=int, default=0, metavar="S", help="(default %(default)s)")
     add("--segment-length", type=int, default=SCAIL2.segment_length, metavar="N", help="(default %(default)s)")
     add("--segment-overlap", type=int, default=SCAIL2.segment_overlap, metavar="N", help="(default %(default)s)")
@@ -82,6 +90,28 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         help="error that it may gather (default %(default)s)",
     )
     add("--guidance-until", type=float, default=1.0, metavar="F", help="share of the steps with both passes (1: all)")
+    standing = Continuation()
+    add(
+        "--history",
+        default=standing.history,
+        metavar="|".join(HISTORIES),
+        help="what a segment continues from, see docs/long_video.md (default %(default)s)",
+    )
+    add(
+        "--colour-anchor",
+        default=standing.anchor,
+        metavar="|".join(ANCHORS),
+        help="how later segments keep the first one's colours (default %(default)s)",
+    )
+    add(
+        "--segment-seed",
+        default=standing.seed,
+        metavar="|".join(SEGMENT_SEEDS),
+        help="the noise of later segments: one generator, the same seed, the seed plus their number "
+        "(default %(default)s)",
+    )
+    add("--resume", type=Path, metavar="DIR", help="keep finished segments there, and go on from them the next time")
+    add("--report", action="store_true", help="write settings, seconds and peak memory to OUTPUT.report.json")
     add("--draft", action="store_true", help="a preview: half the size, the first 33 frames, same seed and framing")
     add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: where needed)")
     add("--tile-overlap", type=int, default=64, metavar="N", help="(default %(default)s)")
@@ -126,24 +156,33 @@ def run(chosen: argparse.Namespace) -> None:
         follow_orientation=not chosen.keep_orientation,
         black_background=not chosen.keep_background,
         draft=chosen.draft,
+        fps=driving.fps or SCAIL2.fps,
     )
     check_output(chosen.output, len(scene.driving[scene.cut]), fps)
     require_mlx()
     from ..pipelines.decode import Tiling
-    from ..pipelines.generate import Prompts, generate
+    from ..pipelines.generate import Prompts, generate, generate_reported
+    from ..pipelines.recording import Recording
     from ..pipelines.store import Models, ModelStore
 
     cache = None if chosen.no_cache else CACHE.expanduser()
     store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, int(chosen.memory * 1e9))
-    frames = generate(
-        Models.of(store, loras),
-        Prompts(chosen.prompt, chosen.negative),
-        scene,
-        settings,
-        Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None,
-        listener,
-    )
+    models, prompts = Models.of(store, loras), Prompts(chosen.prompt, chosen.negative)
+    tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
+    if not chosen.report:
+        write_clip(chosen.output, generate(models, prompts, scene, settings, tiling, listener, chosen.resume), fps)
+        return
+    frames, report = generate_reported(models, prompts, scene, settings, tiling, Recording(listener), chosen.resume)
     write_clip(chosen.output, frames, fps)
+    listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
+
+
+def _keep_report(output: Path, report: str) -> Path:
+    """Write a report beside the output, under a name that nothing has yet, and return its path. Raises OSError."""
+    from ..pipelines.kept_files import keep_new_file
+
+    names = (f"{output.name}.report{f'.{n}' * (n > 1)}.json" for n in itertools.count(1))
+    return keep_new_file((output.with_name(name) for name in names), lambda file: file.write(report.encode()))
 
 
 def _settings(preset: Preset, chosen: argparse.Namespace) -> SamplingSettings:
@@ -161,9 +200,11 @@ def _settings(preset: Preset, chosen: argparse.Namespace) -> SamplingSettings:
         seed=chosen.seed,
         segment_length=chosen.segment_length,
         segment_overlap=chosen.segment_overlap,
+        pose_rope=chosen.pose_rope,
         economy=Economy(
             step_cache=chosen.step_cache, threshold=chosen.cache_threshold, guidance_until=chosen.guidance_until
         ),
+        continuation=Continuation(history=chosen.history, anchor=chosen.colour_anchor, seed=chosen.segment_seed),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..spec.errors import RequestError
 from ..spec.events import Listener
-from ..spec.variants import MODES
+from ..spec.variants import MODES, SCAIL2
 from .masks import IDENTITIES, PERSON_THRESHOLD, THRESHOLD, WHITE, planes
 
 EMPTY_SHARE = 1e-4  # share of a frame below which a person is too small to see
@@ -14,6 +14,7 @@ GRID = 64  # cells along a frame's shorter side in which colours are counted
 FLAT = 0.1  # a cell lies inside a person, not on a soft edge, where it and its neighbours differ by less
 COLOURED = 0.25  # a pixel has a colour, rather than being black, grey or white, where its channels differ by more
 PERSON_SHARE = 0.03  # share of the people's cells from which a colour is a person
+NEAR_RATE = 0.5  # frames per second beside the trained rate that nobody sees
 PURE = (0, 2)  # levels of a channel in a known colour, of 0, 1 and 2
 
 
@@ -54,6 +55,16 @@ def checked_pixels(
     return pictures.astype(np.float32, copy=False)
 
 
+def check_rate(fps: float, frames: int, listener: Listener) -> None:
+    """Warn when `frames` frames at `fps` per second are not at the rate that the model was trained on."""
+    if frames > 1 and abs(fps - SCAIL2.fps) > NEAR_RATE:
+        listener.warn(
+            f"The driving video has {fps:g} frames per second, and SCAIL-2 was trained on {SCAIL2.fps:g}: it will "
+            f"see the motion {fps / SCAIL2.fps:.2g} times as slow. Bring it to {SCAIL2.fps:g} first "
+            "(Scail2ResampleFps), and back after decoding."
+        )
+
+
 def check_mask(
     name: str,
     mask: np.ndarray,
@@ -63,7 +74,7 @@ def check_mask(
     *,
     first: int = 0,
 ) -> None:
-    """Look at a coloured mask [F, H, W, 3]: people in it, how many, and the colour around them.
+    """Look at a coloured mask [F, H, W, 3]: people in it, how many, how pure, and the colour around them.
 
     `background` is what `mode` wants around the people; `first` numbers the mask's frame 0. Raises RequestError when no
     frame shows a person or more than six colours are people; warns about frames without a person, colours that the
@@ -79,8 +90,8 @@ def check_mask(
         )
     if len(empty):
         listener.warn(
-            f"The {name} shows no person in {len(empty)} of {len(mask)} frames (the first is frame "
-            f"{first + empty[0]}): the model cannot tell there who is the character."
+            f"The {name} shows no person in {len(empty)} of {len(mask)} frames ({100 * len(empty) / len(mask):.1f} %; "
+            f"the first is frame {first + empty[0]}): the model cannot tell there who is the character."
         )
     _check_colours(name, mask, listener, first)
     _check_background(name, mask, background, mode, listener)
@@ -89,12 +100,16 @@ def check_mask(
 def _check_colours(name: str, mask: np.ndarray, listener: Listener, first: int) -> None:
     known: set[bytes] = set()
     foreign: dict[bytes, str] = {}
+    weak: dict[bytes, str] = {}
     for i, frame in enumerate(mask):
-        for levels, colour in _people_colours(frame):
-            if np.isin(levels, PURE).all():
-                known.add(levels.tobytes())
-            else:
-                foreign.setdefault(levels.tobytes(), f"{colour} in frame {first + i}")
+        for levels, mean in _people_colours(frame):
+            where = "#{:02X}{:02X}{:02X} in frame {}".format(*np.rint(255 * mean).astype(int), first + i)
+            if not np.isin(levels, PURE).all():
+                foreign.setdefault(levels.tobytes(), where)
+                continue
+            known.add(levels.tobytes())
+            if (mean[levels == PURE[1]] <= THRESHOLD).any():
+                weak.setdefault(levels.tobytes(), where)
     if len(known) + len(foreign) > len(IDENTITIES):
         raise RequestError(
             f"The {name} shows {len(known) + len(foreign)} people by colour, but the model knows {len(IDENTITIES)} "
@@ -105,10 +120,16 @@ def _check_colours(name: str, mask: np.ndarray, listener: Listener, first: int) 
             f"The {name} has colours that the model does not know ({', '.join(foreign.values())}) and takes for "
             f"background or another person: paint each person in one of {', '.join(IDENTITIES)}."
         )
+    if weak:
+        listener.warn(
+            f"The {name} has people in colours too weak for the model ({', '.join(weak.values())}): a channel that is "
+            "not above 225 of 255 is off, so they are background or another person. Paint them in pure colours; "
+            "Scail2ColoredMask does so with what is connected to it."
+        )
 
 
-def _people_colours(frame: np.ndarray) -> list[tuple[np.ndarray, str]]:
-    """Find the colours of a frame [H, W, 3] that cover enough to be people: levels [3] of 0 to 2, and #RRGGBB.
+def _people_colours(frame: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Find the colours of a frame [H, W, 3] that cover enough to be people: levels [3] of 0 to 2, and their mean [3].
 
     Only cells like all their neighbours count, so blurred or compressed edges make no colours of their own.
     """
@@ -122,8 +143,7 @@ def _people_colours(frame: np.ndarray) -> list[tuple[np.ndarray, str]]:
     colours = []
     for i, levels in enumerate(found):
         if counts[i] > PERSON_SHARE * len(people):
-            mean = np.rint(255 * people[member.reshape(-1) == i].mean(axis=0)).astype(int)
-            colours.append((levels, "#{:02X}{:02X}{:02X}".format(*mean)))
+            colours.append((levels, people[member.reshape(-1) == i].mean(axis=0)))
     return colours
 
 
@@ -132,9 +152,11 @@ def _check_background(
 ) -> None:
     around, pixels = 0, {"white": 0, "black": 0}
     for frame in mask:
-        around += np.count_nonzero(np.ptp(frame, axis=-1) < COLOURED)
-        pixels["white"] += np.count_nonzero((frame > THRESHOLD).all(axis=-1))
-        pixels["black"] += np.count_nonzero((frame < PERSON_THRESHOLD).all(axis=-1))
+        red, green, blue = np.moveaxis(frame, -1, 0)  # reducing the last axis takes many times as long
+        least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+        around += np.count_nonzero(most - least < COLOURED)
+        pixels["white"] += np.count_nonzero(least > THRESHOLD)
+        pixels["black"] += np.count_nonzero(most < PERSON_THRESHOLD)
     right, wrong = ("white", "black") if wanted == WHITE else ("black", "white")
     if pixels[right] < 0.5 * around:
         found = wrong if pixels[wrong] > 0.5 * around else "grey"

@@ -137,7 +137,7 @@ def fit_reference(
 
     people = people_boxes(mask)
     frame, target, shared = _driving_box(people, driving_mask, framing, listener)
-    person = _union([people[colour] for colour in shared])
+    person = union([people[colour] for colour in shared])
 
     pictures, moved_masks = [*fit(references, *size, PHOTO)], [*fit(masks, *size, MASK)]
     scale = cover = max(size[0] / source_width, size[1] / source_height)
@@ -199,7 +199,7 @@ def _driving_box(
         boxes = people_boxes(fit(frame, framing.width, framing.height, MASK)[0])
         shared = [colour for colour in boxes if colour in people]
         if shared:
-            return number, _union([boxes[colour] for colour in shared]), shared
+            return number, union([boxes[colour] for colour in shared]), shared
         seen |= boxes.keys()
     raise RequestError(
         f"The reference mask shows {' and '.join(people) or 'nobody'} and the driving mask "
@@ -208,7 +208,8 @@ def _driving_box(
     )
 
 
-def _union(boxes: list[Box]) -> Box:
+def union(boxes: list[Box]) -> Box:
+    """Return the smallest box around all of them."""
     return Box(
         min(box.left for box in boxes),
         min(box.top for box in boxes),

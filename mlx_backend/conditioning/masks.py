@@ -46,7 +46,8 @@ def painted(mask: np.ndarray, background: tuple[float, float, float]) -> np.ndar
 def planes(mask: np.ndarray) -> np.ndarray:
     """Return the seven binary planes [..., 7], float32, of a coloured mask [..., 3] in 0..1; black has none."""
     on = mask > THRESHOLD
-    return np.stack([(on == np.asarray(bits, bool)).all(axis=-1) for bits in PLANES.values()], axis=-1).astype(
+    colour = on[..., 0] + 2 * on[..., 1] + 4 * on[..., 2].astype(np.uint8)  # one number is compared faster than three
+    return np.stack([colour == red + 2 * green + 4 * blue for red, green, blue in PLANES.values()], axis=-1).astype(
         np.float32
     )
 

@@ -239,8 +239,13 @@ def tell(driving: ColouredMask, reference: ColouredMask | None, listener: Listen
             listener.warn(f"The {name} shows nobody: check what is connected, and the selection of people.")
     if reference is None or not (driving.seen and reference.seen):
         return
-    for name, mask, other in (("driving mask", driving, reference), ("reference mask", reference, driving)):
-        alone = [colour for colour in mask.seen if colour not in other.seen]
+    tell_one_sided(driving.seen, reference.seen, listener)
+
+
+def tell_one_sided(driving: list[str], reference: list[str], listener: Listener) -> None:
+    """Warn where a colour is seen in one mask only; both are lists of colours."""
+    for name, seen, other in (("driving mask", driving, reference), ("reference mask", reference, driving)):
+        alone = [colour for colour in seen if colour not in other]
         if alone:
             listener.warn(
                 f"Only the {name} shows {', '.join(alone)}: the same person needs the same colour on both sides, so "

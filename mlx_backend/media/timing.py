@@ -43,10 +43,11 @@ class Resampling:
         return f"{before} become {after}; {self.frames - len(np.unique(self.picks))} are left out."
 
 
-def resampling(frames: int, source_fps: float, target_fps: float) -> Resampling:
+def resampling(frames: int, source_fps: float, target_fps: float, count: int | None = None) -> Resampling:
     """Pick for every moment of the new clip the last old frame at or before it; nothing is blended.
 
-    The new clip is as long as the old one to within half a new frame, and has at least one frame. Rates are read as
+    The new clip is as long as the old one to within half a new frame, and has at least one frame; or it has `count`
+    frames, at the end of which the last old one is held where there is no later one. Rates are read as
     fractions, so that 29.97002997 is 30000/1001 and moments that coincide do so exactly.
 
     Raises RequestError for no frames and for rates that are not numbers above 0.
@@ -54,9 +55,10 @@ def resampling(frames: int, source_fps: float, target_fps: float) -> Resampling:
     if frames < 1:
         raise RequestError("The images have 0 frames: connect a batch with at least one.")
     source, target = _rate("source_fps", source_fps), _rate("target_fps", target_fps)
-    count = max(1, math.floor(frames * target / source + Fraction(1, 2)))
+    if count is None:
+        count = max(1, math.floor(frames * target / source + Fraction(1, 2)))
     step = source / target
-    picks = np.arange(count, dtype=np.int64) * step.numerator // step.denominator
+    picks = np.minimum(np.arange(count, dtype=np.int64) * step.numerator // step.denominator, frames - 1)
     return Resampling(frames=frames, source=source, target=target, picks=picks)
 
 

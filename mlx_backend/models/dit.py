@@ -65,17 +65,17 @@ class WanDiT(BlockNetwork):
             layer.compute_in(mx.bfloat16)
         return bool(layers)
 
-    def embed_context(self, text: mx.array, clip: mx.array) -> Context:
+    def embed_context(self, text: mx.array, clip: mx.array | None) -> Context:
         """Embed text [L, text_dim] and CLIP tokens [257, clip_dim]; the same for every step of a run.
 
         The text is padded with zero rows to `text_len` and no row is masked: the rows pass the Linear's bias and are
-        attended to, as upstream does.
+        attended to, as upstream does. Without CLIP tokens the attention to them reads the text, as ComfyUI's does.
         """
-        padding = mx.zeros((self._config.text_len - len(text), self._config.text_dim))
+        padding = mx.zeros((max(0, self._config.text_len - len(text)), self._config.text_dim))
         tokens = mx.concatenate([text.astype(mx.float32), padding])
         for layer in self.text_embedding:
             tokens = layer(tokens)
-        context = Context(tokens, self.img_emb(clip))
+        context = Context(tokens, tokens if clip is None else self.img_emb(clip))
         mx.eval(context.text, context.image)
         return context
 

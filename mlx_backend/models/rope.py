@@ -31,15 +31,7 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
 
 def rotations(grid: Grid, head_dim: int) -> np.ndarray:
     """Return complex rotations [t, h, w, head_dim/2] of a grid, float64: unit circle, t lanes first, then h, w."""
-    lanes = []
-    sizes = (grid.frames, grid.height, grid.width)
-    for axis, (size, start, dim) in enumerate(zip(sizes, grid.start, axis_dims(head_dim), strict=True)):
-        inverse = THETA ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
-        angles = np.outer(np.arange(start, start + size), inverse)
-        shape = [1, 1, 1, dim // 2]
-        shape[axis] = size
-        lanes.append(np.broadcast_to(np.exp(1j * angles).reshape(shape), (*sizes, dim // 2)))
-    return np.concatenate(lanes, axis=-1)
+    return _turned(_positions(grid), head_dim)
 
 
 def pooled_rotations(grid: Grid, head_dim: int) -> np.ndarray:
@@ -53,7 +45,35 @@ def pooled_rotations(grid: Grid, head_dim: int) -> np.ndarray:
     return full.reshape(t, h // 2, 2, w // 2, 2, lanes).mean(axis=(2, 4))
 
 
+def midpoint_rotations(grid: Grid, head_dim: int) -> np.ndarray:
+    """Return the rotations of a half-resolution grid as ComfyUI has them: by the middle of each 2x2 patches.
+
+    `grid` is the full-resolution grid; the result is [t, h/2, w/2, head_dim/2], of magnitude 1. The angles are those of
+    `pooled_rotations`. Source: `SCAILWanModel.rope_encode` in `comfy/ldm/wan/model.py` of Comfy-Org/ComfyUI.
+    """
+    t, h, w = _positions(grid)
+    return _turned((t, h[::2] + 0.5, w[::2] + 0.5), head_dim)
+
+
 def rows(*blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flatten and join blocks of rotations into (cos, sin), each float32 [tokens, 1, head_dim/2]."""
     joined = np.concatenate([block.reshape(-1, block.shape[-1]) for block in blocks])[:, None, :]
     return joined.real.astype(np.float32), joined.imag.astype(np.float32)
+
+
+def _positions(grid: Grid) -> tuple[np.ndarray, ...]:
+    sizes = (grid.frames, grid.height, grid.width)
+    return tuple(start + np.arange(size, dtype=np.float64) for size, start in zip(sizes, grid.start, strict=True))
+
+
+def _turned(positions: tuple[np.ndarray, ...], head_dim: int) -> np.ndarray:
+    """Return the rotations of every (t, h, w) of the positions on each axis."""
+    lanes = []
+    sizes = tuple(map(len, positions))
+    for axis, (along, dim) in enumerate(zip(positions, axis_dims(head_dim), strict=True)):
+        inverse = THETA ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+        shape = [1, 1, 1, dim // 2]
+        shape[axis] = len(along)
+        turned = np.exp(1j * np.outer(along, inverse)).reshape(shape)
+        lanes.append(np.broadcast_to(turned, (*sizes, dim // 2)))
+    return np.concatenate(lanes, axis=-1)

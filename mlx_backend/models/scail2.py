@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..spec.sizes import PATCH, DiTConfig
+from ..spec.variants import POSE_ROPES
 from .attention import Context
 from .dit import WanDiT
 from .embeddings import PatchEmbedding
-from .rope import Grid, pooled_rotations, rotations, rows
+from .rope import Grid, midpoint_rotations, pooled_rotations, rotations, rows
 
 SHIFT = 120  # distance in patches that keeps the driving video (in W) and a replaced reference (in H) apart
 HISTORY_CHANNELS = 4
@@ -32,14 +33,15 @@ class Reference:
 class Streams:
     """What conditions one segment of T latent frames.
 
-    `references`: the primary one first. `driving`: latent [16, T, H/2, W/2] of the driving video at half size;
-    `driving_mask` [28, T, H/2, W/2] or None. `history_mask` [4, T, H, W]: 1 on frames that are known, None if none
-    is. `video_mask` [28, T, H, W]: the mask of the generated video, zeros when None; it counts only beside a
-    reference mask.
+    `references`: the primary one first; ComfyUI also runs without any. `driving`: latent [16, T, H/2, W/2] of the
+    driving video at half size, of fewer frames than T where it ended early, None for a pass without it; `driving_mask`
+    [28, T, H/2, W/2] or None. `history_mask` [4, T, H, W]: 1 on what is known, None if nothing is; it may be None only
+    beside a reference and a driving video, which tell the size. `video_mask` [28, T, H, W]: the mask of the generated
+    video, zeros when None; it counts only beside a reference mask.
     """
 
     references: tuple[Reference, ...]
-    driving: mx.array
+    driving: mx.array | None
     driving_mask: mx.array | None
     history_mask: mx.array | None
     replacement: bool
@@ -65,21 +67,34 @@ class Scail2DiT(WanDiT):
         self.patch_embedding_pose = PatchEmbedding(config.pose_dim, config.dim, compute_dtype)
         self.patch_embedding_mask = PatchEmbedding(config.mask_dim, config.dim, compute_dtype)
 
-    def prepare(self, streams: Streams) -> Segment:
-        """Embed everything but the noisy video, and lay out the positions."""
-        primary, *extras = streams.references
+    def prepare(self, streams: Streams, pose_rope: str = POSE_ROPES[0]) -> Segment:
+        """Embed everything but the noisy video, and lay out the positions; `pose_rope` is one of POSE_ROPES."""
+        references = streams.references
         frames, height, width = self._video_size(streams)
-        before = [self._embed_known(self.patch_embedding, r.latent, r.mask) for r in (*extras, primary)]
-        after = self._embed_known(self.patch_embedding_pose, streams.driving, streams.driving_mask)
+        nothing = mx.zeros((0, self.config.dim))
+        before = [self._embed_known(self.patch_embedding, r.latent, r.mask) for r in (*references[1:], *references[:1])]
+        after = nothing
+        if streams.driving is not None:
+            after = self._embed_known(self.patch_embedding_pose, streams.driving, streams.driving_mask)
         history = streams.history_mask
         if history is None:
             history = mx.zeros((HISTORY_CHANNELS, frames, height, width))
+        is_masked = bool(references) and references[0].mask is not None
         made = Segment(
-            mx.concatenate(before),
+            mx.concatenate(before) if before else nothing,
             after,
-            None if primary.mask is None else self._embed_video_mask(streams.video_mask),
+            self._embed_video_mask(streams.video_mask) if is_masked else None,
             history,
-            positions(frames, height, width, len(extras), self.config.head_dim, replacement=streams.replacement),
+            positions(
+                frames,
+                height,
+                width,
+                self.config.head_dim,
+                references=len(references),
+                driving=0 if streams.driving is None else streams.driving.shape[1],
+                replacement=streams.replacement,
+                pose_rope=pose_rope,
+            ),
         )
         mx.eval(made.before, made.after, made.history_mask, *made.cos_sin)
         return made
@@ -120,23 +135,35 @@ class Scail2DiT(WanDiT):
 
     @staticmethod
     def _video_size(streams: Streams) -> tuple[int, int, int]:
+        if streams.history_mask is not None:
+            return streams.history_mask.shape[1:]
         latent = streams.references[0].latent
         return streams.driving.shape[1], latent.shape[2], latent.shape[3]
 
 
 def positions(
-    frames: int, height: int, width: int, extras: int, head_dim: int, *, replacement: bool
+    frames: int,
+    height: int,
+    width: int,
+    head_dim: int,
+    *,
+    references: int,
+    driving: int,
+    replacement: bool,
+    pose_rope: str = POSE_ROPES[0],
 ) -> tuple[mx.array, mx.array]:
-    """Return cos and sin [L, 1, head_dim/2] for latents of T x H x W and `extras` extra references.
+    """Return cos and sin [L, 1, head_dim/2] for latents of T x H x W, so many references and driving frames.
 
-    Animation puts video and driving one step after the reference in time; replacement puts them at the same time and
-    moves the references down in H. The driving video is moved right in W, at the mean of full-resolution rotations.
+    Animation puts video and driving one step after the last reference in time; replacement puts them at its time and
+    moves the references down in H. The driving video is moved right in W, at the mean of full-resolution rotations, or
+    at their middle.
     """
     patch_height, patch_width = height // PATCH, width // PATCH
     reference_h = SHIFT if replacement else 0
-    video_t = extras if replacement else extras + 1
-    references = Grid(extras + 1, patch_height, patch_width, (0, reference_h, 0))
+    video_t = max(references - 1, 0) if replacement else references
+    known = Grid(references, patch_height, patch_width, (0, reference_h, 0))
     video = Grid(frames, patch_height, patch_width, (video_t, 0, 0))
-    driving = Grid(frames, patch_height, patch_width, (video_t, 0, SHIFT))
-    tables = rows(rotations(references, head_dim), rotations(video, head_dim), pooled_rotations(driving, head_dim))
+    moved = Grid(driving, patch_height, patch_width, (video_t, 0, SHIFT))
+    half = midpoint_rotations if pose_rope == "midpoint" else pooled_rotations
+    tables = rows(rotations(known, head_dim), rotations(video, head_dim), half(moved, head_dim))
     return mx.array(tables[0]), mx.array(tables[1])

@@ -7,8 +7,6 @@ precision), so another prompt or another file never meets it. The folder may be 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from ..runtime.device import compute_dtype
 from ..spec.events import LOGGER
 from ..weights.identity import file_identity
+from .kept_files import keep_file, prune
 from .store import Handle
 
 FORMAT = "1"  # raised when what is stored under the same key would differ
@@ -62,15 +61,9 @@ class ConditioningCache:
         if self.folder is None:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            aside = self.folder / f".{key}.{secrets.token_hex(4)}.part"
-            try:
-                with aside.open("xb") as file:
-                    np.save(file, features.astype(np.float32), allow_pickle=False)
-                aside.replace(self.folder / (key + SUFFIX))
-            finally:
-                aside.unlink(missing_ok=True)
-            _prune(self.folder)
+            kept = features.astype(np.float32)
+            keep_file(self.folder / (key + SUFFIX), lambda file: np.save(file, kept, allow_pickle=False))
+            prune(self.folder, SUFFIX, MAX_BYTES)
         except OSError as error:
             LOGGER.info("The encoded prompt or picture could not be kept in %s (%s).", self.folder, error)
 
@@ -83,13 +76,3 @@ def ids_bytes(ids: Iterable[int]) -> bytes:
 def picture_bytes(picture: np.ndarray) -> bytes:
     """Return a picture [H, W, 3] as a key's input."""
     return str(picture.shape).encode() + np.ascontiguousarray(picture, np.float32).tobytes()
-
-
-def _prune(folder: Path) -> None:
-    entries = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.name.endswith(SUFFIX)]
-    total = sum(stat.st_size for stat, _ in entries)
-    for stat, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
-        if total <= MAX_BYTES:
-            return
-        Path(path).unlink(missing_ok=True)
-        total -= stat.st_size

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
+from ..media.colour import colours_of, match_colours
 from ..models.vae21 import WanVAE21, ignored
 from ..runtime.memory import bounded_cache
 from ..spec.events import Listener
@@ -46,6 +47,12 @@ def decode_latents(handle: Handle, latents: SegmentLatents, tiling: Tiling | Non
             frames = decode_segment(vae, latent, tiling, listener.check_cancelled, tell)
             room = out[segment.start + segment.history : segment.start + segment.frames]
             room[:] = frames[segment.history : segment.history + len(room)]
+            if latents.matches_colours:
+                colours = colours_of(room)
+                if number == 1:
+                    first = colours
+                else:
+                    match_colours(room, colours, first)
             done += latent.shape[1]
         return out
 
@@ -71,9 +78,13 @@ def last_frames(
     check_cancelled: Callable[[], None],
     tiling: Tiling | None = None,
     tell: Callable[[float], None] = ignored,
+    see: Callable[[int, np.ndarray], None] | None = None,
 ) -> np.ndarray:
-    """Decode a latent and keep only its last `count` frames; `tell` is called with the share that is done."""
-    return _decode(vae, latent, tiling, count, check_cancelled, tell)
+    """Decode a latent and keep only its last `count` frames; `tell` is called with the share that is done.
+
+    `see(first, pieces)` is shown all frames in pieces [F, rows, columns, 3] in 0..1, of the frames from `first` on.
+    """
+    return _decode(vae, latent, tiling, count, check_cancelled, tell, see)
 
 
 def _decode(
@@ -83,14 +94,18 @@ def _decode(
     count: int,
     check_cancelled: Callable[[], None],
     tell: Callable[[float], None],
+    see: Callable[[int, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     _, steps, height, width = latent.shape
     out = np.empty((count, SPATIAL_STRIDE * height, SPATIAL_STRIDE * width, 3), np.float32)
     dropped = TEMPORAL_STRIDE * (steps - 1) + 1 - count
     for tile in vae.decode_tiles(mx.array(latent), tiling, check_cancelled):
         start, stop = (max(n - dropped, 0) for n in (tile.frame, tile.frame + len(tile.pixels)))
-        if stop > start:
-            out[start:stop, tile.rows, tile.columns] = _shown(tile.pixels[start - stop :])
+        if see is not None or stop > start:
+            pixels = _shown(tile.pixels)
+            out[start:stop, tile.rows, tile.columns] = pixels[len(pixels) - (stop - start) :]
+            if see is not None:
+                see(tile.frame, pixels)
         tell(tile.share)
     return out
 

@@ -13,10 +13,14 @@ from ..spec.segments import SegmentPlan
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentLatents:
-    """Normalised latents [16, T, H, W], float32, one per segment of the plan."""
+    """Normalised latents [16, T, H, W], float32, one per segment of the plan.
+
+    `matches_colours`: the later segments' pictures are to be given the first one's colours, in Lab.
+    """
 
     segments: tuple[np.ndarray, ...]
     plan: SegmentPlan
+    matches_colours: bool = False
 
 
 def raw(latent: np.ndarray) -> np.ndarray:

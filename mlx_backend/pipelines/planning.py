@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..runtime.machine import this_machine
 from ..runtime.probe import Probe, probe
 from ..spec.chunks import dispatch_limit
 from ..spec.events import Listener
-from ..spec.geometry import SPATIAL_STRIDE, LatentSize
+from ..spec.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE, LatentSize
 from ..spec.ledger import Tokens, dit_pass, total_flops
 from ..spec.machine import memory_budget
 from ..spec.memory import Backend
-from ..spec.planner import TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
+from ..spec.planner import PHASES, TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
 from ..spec.requests import SamplingSettings
-from ..spec.segments import SegmentPlan
+from ..spec.segments import Segment, SegmentPlan
 from ..spec.tiling import Tiling
+from ..spec.variants import RESIDENCIES
 from ..weights.components import PartSizes, part_sizes
 from .latents import SegmentLatents
 from .prepared import PreparedRun
@@ -25,33 +27,64 @@ from .store import Handle
 SHORTEST = 5  # frames of a segment that can overlap another
 
 
-def plan_run(dit: Handle, vae: Handle, text_encoder: Handle | None, clip: Handle, run: PreparedRun) -> RunPlan:
+def plan_run(
+    dit: Handle | None, vae: Handle | None, text_encoder: Handle | None, clip: Handle | None, run: PreparedRun
+) -> RunPlan:
     """Choose how to do a run within the memory that the DiT's store allows. Nothing is loaded.
 
-    Raises RequestError, with what would fit, when it cannot be done, and WeightsError for a damaged file.
+    A part that is None counts as published; without a DiT, the machine alone says what is allowed. Raises RequestError,
+    with what would fit, when it cannot be done, and WeightsError for a damaged file.
+    """
+    sizes = (None if part is None else sizes_of(part) for part in (dit, vae, text_encoder, clip))
+    diffusion, autoencoder, text, vision = sizes
+    model = _model(dit=diffusion, vae=autoencoder, clip=vision, text=text)
+    return _choose(dit, model, diffusion, _job(run.plan, *run.scene.size, len(run.scene.references)))
+
+
+def plan_denoising(dit: Handle, size: LatentSize, references: int) -> RunPlan:
+    """Choose how to denoise a clip whose pictures and text ComfyUI has encoded; see `plan_run`.
+
+    ComfyUI's own VAE, which stays in memory, counts as one of ours.
     """
     diffusion = sizes_of(dit)
-    text = None if text_encoder is None else sizes_of(text_encoder)
-    model = _model(dit=diffusion, vae=sizes_of(vae), clip=sizes_of(clip), text=text)
-    model = replace(model, lora_bytes=sum(lora.path.stat().st_size for lora in dit.loras if lora.path.is_file()))
-    job = _job(run.plan, *run.scene.size, len(run.scene.references))
+    frames = TEMPORAL_STRIDE * (size.frames - 1) + 1
+    plan = SegmentPlan((Segment(0, frames, 0),), frames, 1)
+    job = _job(plan, SPATIAL_STRIDE * size.width, SPATIAL_STRIDE * size.height, references)
+    return _choose(dit, _model(dit=diffusion), diffusion, job, ("load", "denoise"))
+
+
+def _choose(
+    dit: Handle | None, model: ModelSizes, diffusion: PartSizes | None, job: Job, only: tuple[str, ...] = PHASES
+) -> RunPlan:
+    loras = () if dit is None else dit.loras
+    model = replace(model, lora_bytes=sum(lora.path.stat().st_size for lora in loras if lora.path.is_file()))
     budget = budget_of(dit)
     limit = dispatch_limit(machine_probe().rate.flops_per_s)
-    backend = Backend(on_gpu=this_machine().on_gpu, compute=diffusion.compute, dispatch_flops=limit)
-    plan = choose(model, job, budget, backend, residency=dit.store.residency)
+    machine = this_machine()
+    compute = machine.block_dtype if diffusion is None else diffusion.compute
+    backend = Backend(on_gpu=machine.on_gpu, compute=compute, dispatch_flops=limit)
+    residency = RESIDENCIES[0] if dit is None else dit.store.residency
+    plan = choose(model, job, budget, backend, residency=residency, only=only)
     check_fits(plan, budget)
     return plan
 
 
 def forecast(plan: RunPlan, run: PreparedRun, settings: SamplingSettings, budget: int, listener: Listener) -> None:
     """Tell the user how the run will be done, what it will hold and how long it will take at least."""
+    forecast_passes(plan, _tokens(run), settings, budget, listener)
+
+
+def forecast_passes(
+    plan: RunPlan, tokens: Sequence[Tokens], settings: SamplingSettings, budget: int, listener: Listener
+) -> None:
+    """As `forecast`, for segments of which each pass has so many tokens."""
     found = machine_probe()
     passes = settings.passes
     flops = sum(
-        passes * total_flops(dit_pass(plan.model.dit, tokens, on_gpu=plan.backend.on_gpu, compute=plan.backend.compute))
-        for tokens in _tokens(run)
+        passes * total_flops(dit_pass(plan.model.dit, each, on_gpu=plan.backend.on_gpu, compute=plan.backend.compute))
+        for each in tokens
     )
-    count = passes * len(run.plan.segments)
+    count = passes * len(tokens)
     how = "its blocks streamed from disk" if plan.residency == "streamed" else "all of it in memory"
     tiles = f", the VAE in tiles of {plan.tile} pixels" if plan.tile else ""
     listener.note(
@@ -84,10 +117,11 @@ def sizes_of(handle: Handle) -> PartSizes:
     return part_sizes(handle.store.snapshot, handle.component, handle.store.precision)
 
 
-def budget_of(handle: Handle) -> int:
-    """Return the bytes that a run may take: what the user allows, or what the machine does."""
+def budget_of(handle: Handle | None) -> int:
+    """Return the bytes that a run may take: what the user allows with the handle, or what the machine does."""
     machine = this_machine()
-    return handle.store.memory or memory_budget(machine.memory_bytes or 0, machine.working_set_bytes or 0)
+    allowed = 0 if handle is None else handle.store.memory
+    return allowed or memory_budget(machine.memory_bytes or 0, machine.working_set_bytes or 0)
 
 
 @functools.cache

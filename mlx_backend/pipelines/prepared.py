@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..conditioning.checks import check_rate
 from ..conditioning.draft import drafted
 from ..conditioning.scene import PreparedScene, prepare_picture, prepare_scene
 from ..spec.events import Listener
@@ -35,6 +36,7 @@ def prepare_run(clip_picture: np.ndarray, scene: Scene, settings: SamplingSettin
             "than it saves, so turn it off."
         )
     prepared = prepare_scene(scene, listener)
+    check_rate(scene.fps, len(scene.driving[scene.cut]), listener)
     seen_by_clip = prepare_picture(clip_picture, prepared, scene, listener)
     plan, full = (
         plan_segments(len(scene.driving[cut]), settings.segment_length, settings.segment_overlap)

@@ -23,6 +23,22 @@ class ShareReport:
     segment: int = 0
     segments: int = 0
 
+    @classmethod
+    def begun(
+        cls, listener: Listener, phase: str, units: int, number: int | None = None, segments: int = 0
+    ) -> ShareReport:
+        """Tell that a phase of so many units begins, in segment `number` from 0 if in any; return what takes shares."""
+        report = cls(
+            listener=listener,
+            phase=phase,
+            total=units,
+            units=units,
+            segment=0 if number is None else number + 1,
+            segments=0 if number is None else segments,
+        )
+        report(0.0)
+        return report
+
     def __call__(self, share: float) -> None:
         """Tell that this share (0..1) of the part is done."""
         self.listener.progress(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -12,35 +12,38 @@ from ..conditioning.streams import encode_references, segment_streams
 from ..models.attention import Context
 from ..models.scail2 import Scail2DiT, Streams
 from ..models.vae21 import WanVAE21
-from ..runtime.memory import bounded_cache, wired
-from ..sampling.economy import Passes, segment_velocity
+from ..runtime.memory import bounded_cache
 from ..sampling.guidance import Velocity
-from ..sampling.loop import Clamp, denoise
-from ..sampling.noise import TorchNoise, drafted_noise
-from ..sampling.solvers import make_solver
-from ..spec.errors import NumericsError, RequestError
+from ..sampling.loop import Clamp
+from ..sampling.noise import drafted_noise, segment_noise
 from ..spec.events import Listener
-from ..spec.geometry import LatentSize
+from ..spec.geometry import LatentSize, latent_frames
 from ..spec.planner import RunPlan
 from ..spec.requests import SamplingSettings, Scene
-from ..spec.segments import Segment
+from ..spec.segments import SegmentPlan
 from ..spec.tiling import Tiling
-from .decode import last_frames
+from .continuing import Continuing
+from .denoising import Branches, Denoising, check_widths, dit_in_place
+from .finished import FinishedSegments
 from .latents import SegmentLatents
 from .picture import encode_picture
 from .planning import budget_of, forecast, plan_run, planned_tiling
 from .prepared import PreparedRun, prepare_run
-from .reports import ShareReport, StepReport
-from .store import Handle, enter, get_dit, get_vae
+from .reports import ShareReport
+from .store import Handle, enter, get_vae
 from .text import TextFeatures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipRequest:
-    """A picture [1, H, W, 3] in 0..1 for CLIP to see once its final size is known."""
+    """A picture [1, H, W, 3] in 0..1 for CLIP to see once its final size is known.
 
-    handle: Handle
-    picture: np.ndarray
+    Or, in place of picture and CLIP, the `tokens` [257, dim] that another program's CLIP has made.
+    """
+
+    handle: Handle | None
+    picture: np.ndarray | None
+    tokens: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,44 +62,57 @@ def sample_clip(
     scene: Scene,
     settings: SamplingSettings,
     listener: Listener,
+    kept: Path | None = None,
 ) -> SegmentLatents:
     """Check the scene, encode it and denoise every segment. Everything is checked before anything is loaded.
 
-    Raises RequestError, WeightsError, NumericsError, and whatever the listener raises to stop.
+    Finished segments are kept in the folder `kept`, if there is one, and taken from there by the next run of the same
+    inputs. Raises RequestError, WeightsError, NumericsError, and whatever the listener raises to stop.
     """
-    prepared = prepare_run(clip.picture, scene, settings, listener)
+    picture = scene.references[:1] if clip.picture is None else clip.picture
+    prepared = prepare_run(picture, scene, settings, listener)
     how = plan_run(dit, vae, None, clip.handle, prepared)
-    return sample_prepared(dit, vae, text, clip.handle, prepared, how, settings, listener)
+    seen = clip.handle if clip.tokens is None else clip.tokens
+    return sample_prepared(dit, vae, text, seen, prepared, how, settings, listener, kept)
 
 
 def sample_prepared(
     dit: Handle,
     vae: Handle,
     text: TextFeatures,
-    clip: Handle,
+    clip: Handle | np.ndarray,
     run: PreparedRun,
     how: RunPlan,
     settings: SamplingSettings,
     listener: Listener,
+    kept: Path | None = None,
 ) -> SegmentLatents:
-    """Encode what was prepared and denoise every segment, as planned."""
+    """Encode what was prepared and denoise every segment, as planned, that `kept` does not hold already.
+
+    `clip`: CLIP, or the tokens [257, dim] that it made.
+    """
     forecast(how, run, settings, budget_of(dit), listener)
     with bounded_cache():
-        clip_tokens = encode_picture(clip, run.seen_by_clip, (dit, vae), listener)
-        enter("sampling", clip, dit, vae)
-        model, autoencoder = get_dit(dit, listener, how.residency), get_vae(vae, listener)
-        model.limit_dispatches(how.backend.dispatch_flops)
-        with wired(model.resident_bytes):
+        encoder = (clip,) if isinstance(clip, Handle) else ()
+        clip_tokens = encode_picture(clip, run.seen_by_clip, (dit, vae), listener) if encoder else clip
+        finished = FinishedSegments.of(kept, dit, vae, text, clip_tokens, run, settings)
+        made = finished.leading()
+        _tell_finished(len(made), len(run.plan.segments), kept, listener)
+        if len(made) == len(run.plan.segments):
+            return _joined(made, run, settings)
+        enter("sampling", *encoder, dit, vae)
+        with dit_in_place(dit, how, listener) as model:
             return _Sampling(
                 model=model,
-                vae=autoencoder,
+                vae=get_vae(vae, listener),
                 text=text,
                 clip_tokens=clip_tokens,
                 run=run,
                 settings=settings,
                 tiling=planned_tiling(how),
                 listener=listener,
-            ).latents()
+                denoising=Denoising(model=model, settings=settings, segments=len(run.plan.segments), listener=listener),
+            ).latents(made, finished)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -111,16 +127,21 @@ class _Sampling:
     settings: SamplingSettings
     tiling: Tiling | None
     listener: Listener
-    passes: Passes = field(default_factory=Passes)
+    denoising: Denoising
 
-    def latents(self) -> SegmentLatents:
-        """Encode and denoise segment after segment."""
+    def latents(self, made: list[np.ndarray], finished: FinishedSegments) -> SegmentLatents:
+        """Encode and denoise the segments after those that are made already, and keep each as it is finished."""
         scene, plan = self.run.scene, self.run.plan
-        noise = TorchNoise(self.settings.seed)
+        continuing = Continuing(
+            vae=self.vae, how=self.settings.continuation, plan=plan, tiling=self.tiling, listener=self.listener
+        )
+        noise = segment_noise(self.settings.seed, self.settings.continuation.seed, self.run.noise)
         tell = self._report("encoding the reference", len(scene.references))
         references = encode_references(self.vae, scene, self.listener.check_cancelled, self.tiling, tell)
-        made: list[np.ndarray] = []
-        for number, segment in enumerate(plan.segments):
+        due = self.settings.passes * (len(plan.segments) - len(made))
+        for number, (segment, drawn) in enumerate(zip(plan.segments, noise, strict=False)):
+            if number < len(made):
+                continue
             size = LatentSize.of_pixels(segment.frames, *scene.size)
             streams = segment_streams(
                 self.vae,
@@ -131,93 +152,58 @@ class _Sampling:
                 self.tiling,
                 self._report("encoding the driving video", size.frames, number),
             )
-            clamp = self._history(number, made[-1], segment, size) if segment.history else None
-            start = mx.array(drafted_noise(noise.draw(self.run.noise[number]), size.shape))
-            made.append(np.array(self._denoised(number, streams, start, clamp)))
-        due = self.settings.passes * len(plan.segments)
-        self.listener.note(f"{self.passes.run} of {due} passes of the model were run.")
-        return SegmentLatents(tuple(made), plan)
+            clamp = continuing.history(number, made, size) if segment.history else None
+            start = mx.array(drafted_noise(drawn, size.shape))
+            latent = np.array(self._denoised(number, streams, start, clamp))
+            made.append(continuing.anchored(number, latent, made))
+            finished.keep(number, made[-1])
+            if self.listener.wants_preview and len(plan.segments) > 1:
+                self.listener.preview(_so_far(made, plan))
+        self.listener.note(f"{self.denoising.passes.run} of {due} passes of the model were run.")
+        return _joined(made, self.run, self.settings)
 
     def _denoised(self, number: int, streams: Streams, start: mx.array, clamp: Clamp | None) -> mx.array:
-        """Denoise a segment; what float16 cannot hold is done again in bf16."""
-        settings, count = self.settings, len(self.run.plan.segments)
-        steps = StepReport(
-            listener=self.listener,
-            steps=settings.steps,
-            per_step=settings.passes // settings.steps,
-            segment=number,
-            segments=count,
-        )
+        def branches() -> Branches:
+            segment, contexts = self.model.prepare(streams, self.settings.pose_rope), self._contexts()
 
-        def attempt() -> mx.array:
-            solver = make_solver(settings.solver, settings.steps, settings.shift, settings.grid)
-            steps.begin()
-            return denoise(self._velocity(streams, steps.passed), solver, start, clamp, steps)
+            def under(context: Context) -> Velocity:
+                return lambda x, t: self.model(x, t, segment, context, self.listener.check_cancelled)
 
-        try:
-            return attempt()
-        except NumericsError as error:
-            where = f"In segment {number + 1} of {count}: " if count > 1 else ""
-            if not self.model.leave_float16():
-                raise NumericsError(f"{where}{error}") from error
-            self.listener.warn(
-                f"{where}float16 cannot hold the model's values, so the run goes on in bf16, a little slower."
-            )
-            return attempt()
+            return Branches(under(contexts.positive), None if contexts.negative is None else under(contexts.negative))
 
-    def _velocity(self, streams: Streams, passed: Callable[[], None]) -> Velocity:
-        segment, contexts = self.model.prepare(streams), self._contexts()
-
-        def under(context: Context) -> Velocity:
-            def run(x: mx.array, t: float) -> mx.array:
-                v = self.model(x, t, segment, context, self.listener.check_cancelled)
-                passed()
-                return v
-
-            return run
-
-        negative = None if contexts.negative is None else under(contexts.negative)
-        return segment_velocity(under(contexts.positive), negative, self.settings, self.passes)
+        return self.denoising.run(number, branches, start, clamp)
 
     def _contexts(self) -> Contexts:
         """Embed text and picture, for every segment anew: that is nothing beside its first step."""
-        config, text = self.model.config, self.text
-        for name, found, wanted in (
-            ("text features", text.positive.shape[1], config.text_dim),
-            ("CLIP tokens", self.clip_tokens.shape[1], config.clip_dim),
-        ):
-            if found != wanted:
-                raise RequestError(
-                    f"The {name} are {found} wide, but this model takes {wanted}: "
-                    "connect the encoders of the snapshot that the model comes from."
-                )
+        text = self.text
+        check_widths(self.model.config, text.positive.shape[1], self.clip_tokens.shape[1])
         tokens = mx.array(self.clip_tokens)
         return Contexts(
             self.model.embed_context(mx.array(text.positive), tokens),
             self.model.embed_context(mx.array(text.negative), tokens) if self.settings.is_guided else None,
         )
 
-    def _history(self, number: int, before: np.ndarray, segment: Segment, size: LatentSize) -> Clamp:
-        """Encode the last frames of the segment before as the clean start of this one."""
-        check_cancelled = self.listener.check_cancelled
-        tell = self._report("decoding the frames to continue from", before.shape[1], number)
-        frames = last_frames(self.vae, before, segment.history, check_cancelled, self.tiling, tell)
-        tell = self._report("encoding the frames to continue from", len(frames), number)
-        known = self.vae.encode(mx.array(frames) * 2 - 1, check_cancelled, self.tiling, tell)
-        clean = mx.pad(known, ((0, 0), (0, size.frames - known.shape[1]), (0, 0), (0, 0)))
-        mask = mx.arange(size.frames)[None, :, None, None] < known.shape[1]
-        mx.eval(clean, mask)
-        return Clamp(mask, clean)
-
     def _report(self, phase: str, units: int, number: int | None = None) -> ShareReport:
-        """Tell that a phase begins, and return what takes the share of it that is done."""
-        report = ShareReport(
-            listener=self.listener,
-            phase=phase,
-            total=units,
-            units=units,
-            segment=0 if number is None else number + 1,
-            segments=0 if number is None else len(self.run.plan.segments),
+        return ShareReport.begun(self.listener, phase, units, number, len(self.run.plan.segments))
+
+
+def _tell_finished(made: int, segments: int, kept: Path | None, listener: Listener) -> None:
+    """Say which segments of a run are there already."""
+    if made == segments:
+        listener.note(f"All of this run was made before with the same inputs, and is taken from {kept}.")
+    elif made:
+        which = "Segment 1 was" if made == 1 else f"Segments 1 to {made} were"
+        listener.note(
+            f"{which} made before with the same inputs, and taken from {kept}: the run goes on at segment {made + 1} "
+            f"of {segments}."
         )
-        report(0.0)
-        return report
+
+
+def _so_far(made: list[np.ndarray], plan: SegmentPlan) -> np.ndarray:
+    """Return the finished segments as one latent for a preview: without the frames that they continued from."""
+    known = (latent_frames(segment.history) if segment.history else 0 for segment in plan.segments)
+    return np.concatenate([latent[:, start:] for latent, start in zip(made, known, strict=False)], axis=1)
+
+
+def _joined(made: list[np.ndarray], run: PreparedRun, settings: SamplingSettings) -> SegmentLatents:
+    return SegmentLatents(tuple(made), run.plan, matches_colours=settings.continuation.anchor == "lab")

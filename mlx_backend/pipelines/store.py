@@ -138,6 +138,11 @@ class Models:
         others = (Handle(store, name) for name in ("t5_encoder", "clip", "vae"))
         return cls(Handle(store, "dit", loras), *others)
 
+    @property
+    def parts(self) -> tuple[Handle, ...]:
+        """All four, in the order of the fields."""
+        return (self.dit, self.text_encoder, self.clip, self.vae)
+
 
 def check_models(models: Models) -> None:
     """Compare the headers of the files that are not in memory yet with the networks. Raises WeightsError."""

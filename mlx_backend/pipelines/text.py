@@ -16,12 +16,25 @@ from .conditioning_cache import ConditioningCache, ids_bytes
 from .store import Handle, enter, get_text_encoder
 
 
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What the clip should show, and what it should not (empty, as upstream)."""
+
+    positive: str
+    negative: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TextFeatures:
-    """Features [L, dim], float32, of the prompt and of the negative prompt, L up to 512."""
+    """Features [L, dim], float32, of the prompt and of the negative prompt, L up to 512.
+
+    `prompts` and `encoder` say what they were made from and with, where that is known; nothing is computed from them.
+    """
 
     positive: np.ndarray
     negative: np.ndarray
+    prompts: Prompts | None = None
+    encoder: Handle | None = None
 
 
 def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listener) -> TextFeatures:
@@ -29,7 +42,7 @@ def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listene
 
     What was encoded before comes from the cache; the encoder is loaded only for what is not there.
     """
-    path = handle.store.snapshot.tokenizer
+    path = handle.store.snapshot.tokenizer_file
     tokenizer = load_tokenizer(path)
     ids = [tokenise(tokenizer, prompt, listener), tokenise(tokenizer, negative, listener, "negative prompt")]
     cache = ConditioningCache(handle.store.cache)
@@ -40,9 +53,10 @@ def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listene
     if missing:
         features = _encode(handle, path, [list(prompt) for prompt in missing], listener)
         fresh = dict(zip(missing, features, strict=True))
-        for prompt, key in missing.items():
-            cache.put(key, fresh[prompt])
-    return TextFeatures(*(fresh[tuple(p)] if found is None else found for p, found in zip(ids, made, strict=True)))
+        for tokens, key in missing.items():
+            cache.put(key, fresh[tokens])
+    features = (fresh[tuple(p)] if found is None else found for p, found in zip(ids, made, strict=True))
+    return TextFeatures(*features, prompts=Prompts(prompt, negative), encoder=handle)
 
 
 def _encode(handle: Handle, tokenizer: Path, prompts: list[list[int]], listener: Listener) -> list[np.ndarray]:

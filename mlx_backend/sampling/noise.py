@@ -6,6 +6,7 @@ Source: MT19937 and Box-Muller in `aten/src/ATen/native/cpu/DistributionTemplate
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -37,6 +38,18 @@ class TorchNoise:
     def _uniform(self, count: int) -> np.ndarray:
         draws = self._random.randint(0, 1 << 32, size=count, dtype=np.uint32)
         return (draws & 0xFFFFFF).astype(np.float32) / np.float32(1 << 24)
+
+
+def segment_noise(seed: int, mode: str, shapes: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
+    """Yield the noise of each segment; `mode` is one of SEGMENT_SEEDS.
+
+    Upstream lets one generator run on; ComfyUI begins each segment with the same seed.
+    """
+    generator = TorchNoise(seed)
+    for number, shape in enumerate(shapes):
+        if mode != "running":
+            generator = TorchNoise(seed + number if mode == "advancing" else seed)
+        yield generator.draw(shape)
 
 
 def drafted_noise(noise: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

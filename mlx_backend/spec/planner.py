@@ -133,8 +133,13 @@ class RunPlan:
         return max(self.phases, key=lambda name: self.phases[name].bytes)
 
 
-def predict(model: ModelSizes, job: Job, backend: Backend, residency: str, tile: int = 0) -> RunPlan:
-    """Predict a run with the DiT "resident" or "streamed" and the VAE in tiles of `tile` pixels (0: whole frames)."""
+def predict(
+    model: ModelSizes, job: Job, backend: Backend, residency: str, tile: int = 0, only: tuple[str, ...] = PHASES
+) -> RunPlan:
+    """Predict a run with the DiT "resident" or "streamed" and the VAE in tiles of `tile` pixels (0: whole frames).
+
+    `only`: the phases that the run has.
+    """
     vae, dit = ("weights of the VAE", model.vae_bytes), ("weights of the DiT", model.dit_kept_bytes(residency))
     clip = ("weights of CLIP", clip_bytes(model.clip, model.clip_storage))
     measuring = packing_moment(model.dit, model.dit_storage, backend)
@@ -152,6 +157,7 @@ def predict(model: ModelSizes, job: Job, backend: Backend, residency: str, tile:
         ("the program", PROGRAM_BYTES),
         ("MLX's buffer cache", CACHE_BYTES if backend.on_gpu else 0),
     )
+    phases = {name: moment for name, moment in phases.items() if name in only}
     return RunPlan(model=model, job=job, backend=backend, residency=residency, tile=tile, phases=phases, beside=beside)
 
 
@@ -163,17 +169,18 @@ def choose(
     *,
     residency: str = "auto",
     tile: int | None = None,
+    only: tuple[str, ...] = PHASES,
 ) -> RunPlan:
     """Return the first plan that fits `budget` bytes, the leanest if none does (see `check_fits`).
 
     Whole frames before tiles, and the DiT in memory before its blocks streamed, but for small tiles; on a GPU, where
     nothing else helps, small row chunks, which cost a little time. What is given for `residency` and `tile` (pixels,
-    0: whole frames; None: open) is kept.
+    0: whole frames; None: open) is kept; the run has `only` these phases.
     """
-    plans = [predict(model, job, backend, *how) for how in _ways(residency, tile)]
+    plans = [predict(model, job, backend, *how, only=only) for how in _ways(residency, tile)]
     if backend.on_gpu and all(plan.needed_bytes > budget for plan in plans):
         small = replace(backend, dispatch_flops=min(backend.dispatch_flops, SMALL_DISPATCH_FLOPS))
-        plans += [predict(model, job, small, *how) for how in _ways(residency, tile)]
+        plans += [predict(model, job, small, *how, only=only) for how in _ways(residency, tile)]
     fitting = [plan for plan in plans if plan.needed_bytes <= budget]
     return fitting[0] if fitting else min(plans, key=lambda plan: plan.needed_bytes)
 
@@ -207,7 +214,7 @@ def _remedies(plan: RunPlan, budget: int) -> Iterator[str]:
     model, job = plan.model, plan.job
 
     def fitting(model: ModelSizes, job: Job) -> RunPlan | None:
-        found = choose(model, job, budget, plan.backend)
+        found = choose(model, job, budget, plan.backend, only=tuple(plan.phases))
         return found if found.needed_bytes <= budget else None
 
     as_asked = fitting(model, job)

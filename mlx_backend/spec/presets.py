@@ -68,6 +68,16 @@ PRESETS = {
     "balanced": Preset(steps=16, cfg=5.0, solver="dpm++"),
     "quality": Preset(steps=40, cfg=5.0, solver="unipc"),
 }
+# How the files of these LoRAs are called where they are published, without their endings; the first that is there is
+# taken. Other files of such names are for other models (Wan 2.2, text to video).
+LORA_FILES = {
+    "lightx2v": (
+        "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16",
+        "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16",
+        "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64",
+    ),
+    "DPO": ("wan2.1_SCAIL_2_DPO_lora_bf16", "bias-aware-dpo-lora"),
+}
 NO_PRESET = Preset(steps=SCAIL2.steps, cfg=SCAIL2.cfg, shift=SCAIL2.shift, solver=SCAIL2.solver)
 
 # Width and height in landscape, by the name under which upstream's weights are known.

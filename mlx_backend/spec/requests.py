@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .continuation import Continuation
 from .draft import DRAFT_FRAMES
 from .errors import RequestError
 from .geometry import check_size
 from .segments import check_segments
-from .variants import GRIDS, MODES, SCAIL2, SOLVERS
+from .variants import GRIDS, MODES, POSE_ROPES, SCAIL2, SOLVERS
 
 MAX_STEPS = 1000  # of noise that the model was trained on
 MIN_SHIFT, MAX_SHIFT = 0.01, 100
@@ -61,7 +62,8 @@ class Economy:
 class SamplingSettings:
     """How the noise is turned into video. `cfg` of 1 or less leaves the unconditional pass out.
 
-    `grid`: where the sigmas of the steps lie; every solver runs on each.
+    `grid`: where the sigmas of the steps lie; every solver runs on each. `pose_rope`: how the driving video's positions
+    are rotated, one of POSE_ROPES.
     """
 
     steps: int = SCAIL2.steps
@@ -73,6 +75,8 @@ class SamplingSettings:
     segment_overlap: int = SCAIL2.segment_overlap
     economy: Economy = Economy()
     grid: str = GRIDS[0]
+    continuation: Continuation = Continuation()
+    pose_rope: str = POSE_ROPES[0]
 
     def __post_init__(self) -> None:
         """Raise RequestError for values no run can have."""
@@ -84,6 +88,8 @@ class SamplingSettings:
             raise RequestError(f"The solver '{self.solver}' is unknown: choose one of {', '.join(SOLVERS)}.")
         if self.grid not in GRIDS:
             raise RequestError(f"The sigma grid '{self.grid}' is unknown: choose one of {', '.join(GRIDS)}.")
+        if self.pose_rope not in POSE_ROPES:
+            raise RequestError(f"The pose RoPE '{self.pose_rope}' is unknown: choose one of {', '.join(POSE_ROPES)}.")
         if not MIN_SHIFT <= self.shift <= MAX_SHIFT:
             raise RequestError(
                 f"The shift is {self.shift}, but it must be {MIN_SHIFT} to {MAX_SHIFT} (usual: 1 to 12)."
@@ -134,7 +140,8 @@ class Scene:
     person's mask [F, H, W]; `reference_masks` go with the references in order, the driving mask frame by frame.
     `start_frame` and `max_frames` cut the driving video and its mask (0: to the end). `follow_orientation` swaps width
     and height to the reference's orientation; `black_background` blacks out what is around the reference's person in
-    replacement mode. `draft` makes a preview of the same run: its first frames at half its width and height.
+    replacement mode. `draft` makes a preview of the same run: its first frames at half its width and height. `fps` is
+    the driving video's.
     """
 
     references: np.ndarray
@@ -149,6 +156,7 @@ class Scene:
     follow_orientation: bool = True
     black_background: bool = True
     draft: bool = False
+    fps: float = SCAIL2.fps
 
     def __post_init__(self) -> None:
         """Raise RequestError for settings that fit no picture."""
@@ -158,6 +166,11 @@ class Scene:
             raise RequestError(
                 f"Start frame ({self.start_frame}) and maximum frames ({self.max_frames}) cannot be below 0: "
                 "use 0 to begin at the first frame and to take all frames."
+            )
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise RequestError(
+                f"The driving video's frames per second are {self.fps}, but they must be a number above 0: connect the "
+                "fps of the node that loads it."
             )
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 SOLVERS = ("unipc", "dpm++", "euler")
 GRIDS = ("upstream", "simple")  # of sigmas: upstream's, or that of ComfyUI's scheduler of this name
 MODES = ("animation", "replacement")
+POSE_ROPES = ("upstream", "midpoint")  # the driving video's positions: the mean of their rotations, or their middle
 RESIDENCIES = ("auto", "resident", "streamed")  # of the DiT's blocks: in memory, or read when they are due
 MAX_TEXT_TOKENS = 512
 END_TOKEN = 1  # </s> of every UMT5 tokenizer

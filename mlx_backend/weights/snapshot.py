@@ -29,11 +29,12 @@ MAX_FILES = 200
 class Snapshot:
     """The file of each component, what the tokenizer is read from, and settings (config.json; empty without one).
 
-    The turnkey layout is a flat folder of config.json, four safetensors files and tokenizer.json.
+    The turnkey layout is a flat folder of config.json, four safetensors files and tokenizer.json. Files that were named
+    one by one may be fewer; the tokenizer is None where there is no text encoder.
     """
 
     files: Mapping[str, Path]
-    tokenizer: Path
+    tokenizer: Path | None
     settings: Mapping[str, Any]
 
     @classmethod
@@ -49,24 +50,32 @@ class Snapshot:
         return cls.assemble(folder, {})
 
     @classmethod
-    def assemble(cls, folder: Path | None, parts: Mapping[str, Path]) -> Snapshot:
+    def assemble(cls, folder: Path | None, parts: Mapping[str, Path], needed: tuple[str, ...] = COMPONENTS) -> Snapshot:
         """Take the components, and "tokenizer", from `parts` (files or folders), and the rest from `folder`.
 
-        Raises WeightsError for what is missing, ambiguous or of another model.
+        Raises WeightsError for what is ambiguous or of another model, and for a `needed` component that is missing.
         """
         found = scan(folder) if folder is not None else {}
         files = {name: _one(name, part, scan(part)) if part.is_dir() else part for name, part in parts.items()}
         tokenizer = files.pop("tokenizer", None)
         for component in COMPONENTS:
-            if component not in files:
+            if component not in files and (component in needed or component in found):
                 files[component] = _one(component, folder, found)
-        tokenizer = tokenizer or _tokenizer(found, files["t5_encoder"])
+        if tokenizer is None and "t5_encoder" in files:
+            tokenizer = _tokenizer(found, files["t5_encoder"])
         settings = _settings(folder / CONFIG) if folder is not None and (folder / CONFIG).is_file() else {}
         return cls(files, tokenizer, settings)
 
     def path(self, component: str) -> Path:
-        """Return the file of "dit", "vae", "t5_encoder" or "clip"."""
-        return self.files[component]
+        """Return the file of "dit", "vae", "t5_encoder" or "clip". Raises WeightsError where there is none."""
+        return self.files[component] if component in self.files else _one(component, None, {})
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """What the tokenizer is read from. Raises WeightsError where there is none."""
+        if self.tokenizer is None:
+            raise WeightsError("No text encoder was given: name its file, or choose a folder that holds it.")
+        return self.tokenizer
 
 
 def identify_file(path: Path) -> tuple[TensorFile, Found]:

@@ -1,0 +1,148 @@
+"""How colours drift over five segments, for each way of continuing.
+
+`python -m benchmarks.drift [--snapshot DIR]`. Two tables. "model": the snapshot's own DiT. "synthetic": in its place a
+stand-in that predicts the driving clip itself, in the colours of the frames it continues from, drifted a little more in
+each segment; so the drift is known, and only what is done against it differs. Mean and deviation of L* (0..100) of the
+frames that each segment adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from unittest import mock
+
+from mlx_backend.runtime.device import require_mlx
+
+require_mlx()
+
+import mlx.core as mx  # noqa: E402 - after the BLAS
+import numpy as np  # noqa: E402
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from mlx_backend.conditioning.streams import window  # noqa: E402
+from mlx_backend.media.colour import colours_of  # noqa: E402
+from mlx_backend.media.read import read_clip  # noqa: E402
+from mlx_backend.media.resize import PHOTO, fit  # noqa: E402
+from mlx_backend.models.scail2 import Scail2DiT  # noqa: E402
+from mlx_backend.pipelines.decode import decode_latents  # noqa: E402
+from mlx_backend.pipelines.sample import ClipRequest, sample_clip  # noqa: E402
+from mlx_backend.pipelines.store import Models, ModelStore, get_vae  # noqa: E402
+from mlx_backend.pipelines.text import encode_prompts  # noqa: E402
+from mlx_backend.spec.continuation import Continuation  # noqa: E402
+from mlx_backend.spec.events import LogListener  # noqa: E402
+from mlx_backend.spec.geometry import latent_frames  # noqa: E402
+from mlx_backend.spec.requests import SamplingSettings, Scene  # noqa: E402
+from mlx_backend.spec.segments import SegmentPlan, plan_segments  # noqa: E402
+from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+SNAPSHOT = ROOT / "tests" / "data" / "goldens" / "snapshot"
+WIDTH, HEIGHT, LENGTH, OVERLAP, SEGMENTS = 128, 96, 13, 5, 5
+FRAMES = LENGTH + (SEGMENTS - 1) * (LENGTH - OVERLAP)
+STEPS = 4
+GAIN, SHIFT = 1.03, 0.04  # of each channel's deviation and mean, per segment
+WAYS = (
+    Continuation(),
+    Continuation(seed="fixed"),
+    Continuation(seed="advancing"),
+    Continuation(history="latents"),
+    Continuation(anchor="lab"),
+    Continuation(anchor="latent"),
+    Continuation(history="latents", anchor="latent"),
+)
+
+
+class Quiet(LogListener):
+    """The clip lacks masks, which is no news here."""
+
+    def warn(self, message: str) -> None:
+        """Ignore warnings."""
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(prog="benchmarks.drift", description=__doc__)
+    parser.add_argument("--snapshot", type=Path, default=SNAPSHOT, metavar="DIR", help="(default: the tests' tiny one)")
+    chosen = parser.parse_args()
+    mx.set_default_device(mx.cpu)
+    models = Models.of(ModelStore(Snapshot.open(chosen.snapshot), "auto"))
+    frames = fit(read_clip(ROOT / "assets" / "driving.mp4").frames, WIDTH, HEIGHT, PHOTO).clip(0, 1)
+    there_and_back = np.concatenate([frames, frames[-2:0:-1]])
+    clip = np.resize(there_and_back, (FRAMES, *frames.shape[1:]))
+    plan = plan_segments(FRAMES, LENGTH, OVERLAP)
+    sys.stdout.write(f"python -m benchmarks.drift --snapshot {chosen.snapshot.name}\n{describe_machine()}\n")
+    sys.stdout.write(f"{SEGMENTS} segments of {LENGTH} frames, {WIDTH}x{HEIGHT}, {STEPS} steps; mean/deviation of L*\n")
+    for name in ("model", "synthetic"):
+        sys.stdout.write(f"\n| {name}: history, anchor, seed | {' | '.join(map(str, range(1, SEGMENTS + 1)))} |\n")
+        sys.stdout.write("| --- |" + " ---: |" * SEGMENTS + "\n")
+        for way in WAYS:
+            with stand_in(models, clip, plan) if name == "synthetic" else nullcontext():
+                made = run(models, clip, way)
+            cells = (f"{mean:.1f}/{deviation:.1f}" for mean, deviation in lightness(made, plan))
+            sys.stdout.write(f"| {way.history}, {way.anchor}, {way.seed} | {' | '.join(cells)} |\n")
+            sys.stdout.flush()
+
+
+def run(models: Models, clip: np.ndarray, way: Continuation) -> np.ndarray:
+    """Return the frames of the five segments."""
+    listener = Quiet()
+    text = encode_prompts(models.text_encoder, "a", "", listener)
+    scene = Scene(references=clip[:1], driving=clip, width=WIDTH, height=HEIGHT)
+    settings = SamplingSettings(
+        steps=STEPS,
+        cfg=1.0,
+        solver="euler",
+        grid="simple",
+        segment_length=LENGTH,
+        segment_overlap=OVERLAP,
+        continuation=way,
+    )
+    latents = sample_clip(models.dit, models.vae, text, ClipRequest(models.clip, clip[:1]), scene, settings, listener)
+    return decode_latents(models.vae, latents, None, listener)
+
+
+def lightness(frames: np.ndarray, plan: SegmentPlan) -> Iterator[tuple[float, float]]:
+    """Yield mean and deviation of L* of the frames that each segment adds."""
+    for segment in plan.segments:
+        colours = colours_of(frames[segment.start + segment.history : segment.start + segment.frames])
+        yield colours.mean[0], colours.deviation[0]
+
+
+@contextmanager
+def stand_in(models: Models, clip: np.ndarray, plan: SegmentPlan) -> Iterator[None]:
+    """Put a model in place of the DiT's passes whose colours are those of its history, and a known step further."""
+    vae = get_vae(models.vae, Quiet())
+    targets = [np.array(vae.encode(mx.array(window(clip, segment)) * 2 - 1)) for segment in plan.segments]
+    prepared: list[object] = []
+    prepare = Scail2DiT.prepare
+
+    def prepare_next(self: Scail2DiT, *arguments: object) -> object:
+        prepared.append(prepare(self, *arguments))
+        return prepared[-1]
+
+    def velocity(_: Scail2DiT, x: mx.array, t: float, *__: object) -> mx.array:
+        number = len(prepared) - 1
+        picture = mx.array(continued(targets[number], np.array(x), number))
+        return (x - picture) / (t / 1000)
+
+    with mock.patch.object(Scail2DiT, "prepare", prepare_next), mock.patch.object(Scail2DiT, "__call__", velocity):
+        yield
+
+
+def continued(target: np.ndarray, x: np.ndarray, number: int) -> np.ndarray:
+    """Return a target [16, T, h, w] in the colours of the known frames of x, drifted once; the first one as it is."""
+    if number == 0:
+        return target
+    over, known = (1, 2, 3), latent_frames(OVERLAP)
+    theirs, own = x[:, :known], target[:, :known]
+    gain = GAIN * theirs.std(axis=over, keepdims=True) / own.std(axis=over, keepdims=True)
+    centre = theirs.mean(axis=over, keepdims=True) + SHIFT
+    return ((target - own.mean(axis=over, keepdims=True)) * gain + centre).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Every run's core: the DiT put in place, and the solver run over one segment after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from ..models.scail2 import Scail2DiT
+from ..runtime.memory import wired
+from ..sampling.economy import Passes, segment_velocity
+from ..sampling.guidance import Velocity
+from ..sampling.loop import Clamp, denoise
+from ..sampling.solvers import make_solver
+from ..spec.errors import NumericsError, RequestError
+from ..spec.events import Listener
+from ..spec.planner import RunPlan
+from ..spec.requests import SamplingSettings
+from ..spec.sizes import DiTConfig
+from .reports import StepReport
+from .store import Handle, get_dit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branches:
+    """The model with and without the prompt; no negative one where nothing is guided."""
+
+    positive: Velocity
+    negative: Velocity | None
+
+
+@contextmanager
+def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[Scail2DiT]:
+    """Load the DiT as planned, and keep its weights from being paged out while the block runs."""
+    model = get_dit(dit, listener, how.residency)
+    model.limit_dispatches(how.backend.dispatch_flops)
+    with wired(model.resident_bytes):
+        yield model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Denoising:
+    """Denoises the `segments` segments of one run; `passes` counts over all of them."""
+
+    model: Scail2DiT
+    settings: SamplingSettings
+    segments: int
+    listener: Listener
+    passes: Passes = field(default_factory=Passes)
+
+    def run(self, number: int, branches: Callable[[], Branches], start: mx.array, clamp: Clamp | None) -> mx.array:
+        """Return segment `number`, denoised from `start` [16, T, h, w]; known frames are those of `clamp`.
+
+        What float16 cannot hold is done again in bf16: `branches` is then called a second time, and embeds anew.
+        """
+        settings = self.settings
+        steps = StepReport(
+            listener=self.listener,
+            steps=settings.steps,
+            per_step=settings.passes // settings.steps,
+            segment=number,
+            segments=self.segments,
+        )
+
+        def told(velocity: Velocity) -> Velocity:
+            def run(x: mx.array, t: float) -> mx.array:
+                v = velocity(x, t)
+                steps.passed()
+                return v
+
+            return run
+
+        def attempt() -> mx.array:
+            solver = make_solver(settings.solver, settings.steps, settings.shift, settings.grid)
+            steps.begin()
+            made = branches()
+            negative = None if made.negative is None else told(made.negative)
+            velocity = segment_velocity(told(made.positive), negative, settings, self.passes)
+            return denoise(velocity, solver, start, clamp, steps)
+
+        try:
+            return attempt()
+        except NumericsError as error:
+            where = f"In segment {number + 1} of {self.segments}: " if self.segments > 1 else ""
+            if not self.model.leave_float16():
+                raise NumericsError(f"{where}{error}") from error
+            self.listener.warn(
+                f"{where}float16 cannot hold the model's values, so the run goes on in bf16, a little slower."
+            )
+            return attempt()
+
+
+def check_widths(config: DiTConfig, text: int, clip: int | None) -> None:
+    """Raise RequestError unless text features, and CLIP tokens if there are any, are as wide as the model takes."""
+    for name, found, wanted in (("text features", text, config.text_dim), ("CLIP tokens", clip, config.clip_dim)):
+        if found is not None and found != wanted:
+            raise RequestError(
+                f"The {name} are {found} wide, but this model takes {wanted}: "
+                "connect the encoders of the snapshot that the model comes from."
+            )

@@ -1,0 +1,185 @@
+"""The whole way in one node, for those who want one: the same functions as the nodes that it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..mlx_backend.media.timing import Resampling, check_same_length, resampling
+from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
+from ..mlx_backend.spec.presets import ORIENTATIONS, PRESETS, find_preset, size_of
+from ..mlx_backend.spec.requests import Scene
+from ..mlx_backend.spec.variants import SCAIL2
+from ..mlx_backend.weights.snapshot import Snapshot
+from . import host, sockets
+from .conditioning import Scail2T5Encode
+from .loaders import LoadScail2MLX, new_store, open_folder, snapshot_folder, snapshot_input
+from .neighbour import neighbour
+from .presets import Scail2Settings, preset_loras, published_loras
+from .sampling import Scail2Sampler
+from .tensors import to_image, to_numpy
+
+AS_REFERENCE = "as the reference"
+
+
+class Scail2Animate(io.ComfyNode):
+    """Pictures, a prompt and a preset in, frames at the driving clip's rate out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See io.ComfyNode."""
+        return io.Schema(
+            node_id="Scail2Animate",
+            display_name="SCAIL-2 Animate (MLX)",
+            category=sockets.CATEGORY,
+            description="SCAIL-2 from pictures to frames in one node: loads, encodes, samples with a preset, decodes, "
+            "and brings the result back to the driving video's frame rate. The single nodes offer every setting.",
+            search_aliases=["scail", "scail2", "animate", "character replacement", "motion transfer", "all in one"],
+            inputs=_inputs(),
+            outputs=[
+                io.Image.Output("images", display_name="images"),
+                io.Float.Output("fps", display_name="fps"),
+                io.String.Output("report", display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, snapshot: str) -> bool | str:
+        """Accept what the list offers, and the path of any folder."""
+        known = snapshot in SCAIL2.hub_repositories or snapshot_folder(snapshot) is not None
+        return known or f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, snapshot: str | None, preset: str | None, use_loras: bool = True, **_rest: Any
+    ) -> tuple:
+        """Change when a file of the snapshot or a LoRA of the preset does; ComfyUI itself compares `_rest`, the inputs.
+
+        It passes all of them, None for those that are linked.
+        """
+        chosen = PRESETS.get(preset) if use_loras else None
+        loras = [] if chosen is None else [lora.path for lora in published_loras(chosen).values()]
+        files = LoadScail2MLX.fingerprint_inputs(snapshot, PRECISIONS[0]) if snapshot else ()
+        return (*files, *((str(path), path.stat().st_mtime_ns) for path in loras))
+
+    @classmethod
+    def execute(
+        cls,
+        snapshot: str,
+        reference_image: torch.Tensor,
+        driving_video: torch.Tensor,
+        prompt: str,
+        negative_prompt: str,
+        mode: str,
+        preset: str,
+        size: str,
+        orientation: str,
+        seed: int,
+        fps: float,
+        max_frames: int,
+        reference_mask: torch.Tensor | None = None,
+        driving_mask: torch.Tensor | None = None,
+        use_loras: bool = True,
+    ) -> io.NodeOutput:
+        """Return the frames, as many as the driving video has, their rate, and the report as JSON."""
+        if driving_mask is not None:
+            check_same_length("driving mask", len(driving_mask), len(driving_video))
+        used = slice(0, max_frames or None)
+        there = resampling(len(driving_video[used]), fps, SCAIL2.fps)
+        chosen, follows = find_preset(preset), orientation == AS_REFERENCE
+        width, height = size_of(size, ORIENTATIONS[0] if follows else orientation)
+        scene = Scene(
+            references=to_numpy(reference_image),
+            driving=_shown(to_numpy(driving_video[used]), there),
+            reference_masks=to_numpy(reference_mask),
+            driving_mask=None if driving_mask is None else _shown(to_numpy(driving_mask[used]), there),
+            mode=mode,
+            width=width,
+            height=height,
+            follow_orientation=follows,
+        )
+        settings = replace(chosen.settings(width, height), seed=seed)
+        require_mlx()
+        from ..mlx_backend.pipelines.generate import Prompts, generate_reported
+        from ..mlx_backend.pipelines.recording import Recording
+        from ..mlx_backend.pipelines.store import Models
+
+        recording = Recording(host.HostListener())
+        if not there.is_identity:
+            recording.note(str(there))
+        loras = preset_loras(chosen, recording) if use_loras else ()
+        store = new_store(Snapshot.open(open_folder(snapshot)))
+        models, prompts = Models.of(store, loras), Prompts(prompt, negative_prompt)
+        with neighbour().at_work():
+            host.free_torch_memory()
+            try:
+                frames, report = generate_reported(
+                    models, prompts, scene, settings, None, recording, host.resume_folder()
+                )
+            finally:
+                store.release()
+        back = resampling(len(frames), SCAIL2.fps, fps, len(driving_video[used]))
+        return io.NodeOutput(to_image(_shown(frames, back)), float(there.source), str(report))
+
+
+def _shown(frames: np.ndarray, plan: Resampling) -> np.ndarray:
+    return frames if plan.is_identity else frames[plan.picks]
+
+
+def _inputs() -> list[io.Input]:
+    reference, mode, seed, *masks = _same(
+        Scail2Sampler, "reference_image", "mode", "seed", "reference_mask", "driving_mask"
+    )
+    return [
+        snapshot_input(),
+        reference,
+        io.Image.Input(
+            "driving_video",
+            tooltip="The motion, as the frames of a clip at any rate. One frame makes a still picture.",
+        ),
+        *_same(Scail2T5Encode, "prompt", "negative_prompt"),
+        mode,
+        *_same(Scail2Settings, "preset", "size"),
+        io.Combo.Input(
+            "orientation",
+            options=[AS_REFERENCE, *ORIENTATIONS],
+            default=AS_REFERENCE,
+            tooltip="Whether the video is wide or upright: as the reference picture, or as chosen here.",
+        ),
+        seed,
+        io.Float.Input(
+            "fps",
+            default=float(SCAIL2.fps),
+            min=0.01,
+            max=1000.0,
+            step=0.001,
+            tooltip="Frames per second of the driving video: connect the fps of Get Video Components. The model works "
+            "at 16; the result comes out at this rate again, with as many frames as went in.",
+        ),
+        io.Int.Input(
+            "max_frames",
+            default=0,
+            min=0,
+            max=1 << 20,
+            tooltip="Most frames of the driving video to use, counted at its own rate; 0 takes all.",
+        ),
+        *masks,
+        io.Boolean.Input(
+            "use_loras",
+            default=True,
+            optional=True,
+            tooltip="Use the LoRAs that the preset was made for, where they lie in models/loras under their published "
+            "names. The node says which were found.",
+            advanced=True,
+        ),
+    ]
+
+
+def _same(node: type[io.ComfyNode], *names: str) -> list[io.Input]:
+    """Return inputs of a single node: the same words, values and limits."""
+    inputs = {item.id: item for item in node.define_schema().inputs}
+    return [inputs[name] for name in names]
