@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from enum import Enum
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -17,31 +17,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.beach import beach
-from demo.character import fox, ground_shadow
-from demo.dance import pose_at
-from demo.drawing import FRAME_SIZE, Canvas, Picture, Shape, silhouette
-from demo.puppet import Palette, floor_shadow, puppet
-from demo.skeleton import Pose, Proportions
+from demo import scenes
+from demo.drawing import FRAME_SIZE, Picture
+from demo.scenes import FRAME_COUNT, FRAME_RATE, LONG_COUNT, LONG_RATE, Mode
 from demo.stage import stage
-
-FRAME_COUNT = 33
-"""Two seconds of dance and the frame that closes the round: 4 n + 1 frames, as video models like them."""
-
-FRAME_RATE = 16
-
-CENTRE = 256.0
-"""The x in pixels about which both figures stand."""
-
-GROUND = 264.0
-"""The y in pixels of the soles of both figures."""
-
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0..255."""
-
-BLUE = (0, 0, 255)
-BLACK = (0, 0, 0)
-WHITE = (255, 255, 255)
+from demo.tune import SAMPLE_RATE, tune
 
 PICTURE_CODING = {"crf": "14", "preset": "slow"}
 
@@ -50,84 +30,49 @@ MASK_CODING = {"crf": "4", "preset": "slow", "aq-mode": "0"}
 which takes bits from the edges for the sake of flat areas that have no detail here."""
 
 
+LONG_CODING = {"crf": "24", "preset": "veryslow"}
+LONG_MASK_CODING = {"crf": "12", "preset": "veryslow", "aq-mode": "0"}
+"""The long clip is for its length and sound, so it is compressed more."""
+
+SOUND_BITS = 48000
+"""Bits a second of the sound."""
+
 BT709 = 1
 """The number of BT.709 in the H.264 standard's tables of primaries and of transfer curves; sRGB has the same
 primaries and nearly the same curve."""
 
 
-class Mode(Enum):
-    """What is done with the character; each mode has its own backgrounds for the masks."""
-
-    ANIMATION = "animation"
-    """The character moves in its own scene: white behind the character, black behind the driving figure."""
-    REPLACEMENT = "replacement"
-    """The character takes the place of the driving figure: black and white the other way round."""
-
-    @property
-    def reference_background(self) -> Colour:
-        """Colour around the character in the mask of the reference picture."""
-        return WHITE if self is Mode.ANIMATION else BLACK
-
-    @property
-    def driving_background(self) -> Colour:
-        """Colour around the puppet in the masks of the driving video."""
-        return BLACK if self is Mode.ANIMATION else WHITE
-
-    @property
-    def suffix(self) -> str:
-        """What the names of this mode's mask files end in."""
-        return "" if self is Mode.ANIMATION else "_replacement"
-
-
-def reference_picture() -> Picture:
-    """The character on the beach."""
-    size = Proportions()
-    canvas = beach()
-    canvas.paint(*ground_shadow(size, CENTRE, GROUND), *fox(size, CENTRE, GROUND))
-    return canvas.picture()
-
-
-def reference_mask(mode: Mode) -> Picture:
-    """The character in blue on the background of the mode."""
-    return coloured_mask(fox(Proportions(), CENTRE, GROUND), BLUE, mode.reference_background)
-
-
-def driving_pose(index: int) -> Pose:
-    """How the puppet stands in frame `index`."""
-    return pose_at(index / FRAME_RATE, Proportions(), CENTRE, GROUND)
-
-
-def driving_picture(scene: Canvas, index: int) -> Picture:
-    """Frame `index` of the dance on a given stage."""
-    pose, size = driving_pose(index), Proportions()
-    canvas = Canvas(scene)
-    canvas.paint(*floor_shadow(pose, size, GROUND), *puppet(pose, size, Palette()))
-    return canvas.picture()
-
-
-def driving_mask(mode: Mode, index: int) -> Picture:
-    """The puppet of frame `index` in blue on the background of the mode."""
-    shapes = puppet(driving_pose(index), Proportions(), Palette())
-    return coloured_mask(shapes, BLUE, mode.driving_background)
-
-
-def coloured_mask(figure: Iterable[Shape], colour: Colour, background: Colour) -> Picture:
-    """The figure's silhouette (height, width, 3) in exactly two colours, without antialiasing."""
-    inside: NDArray[np.bool_] = silhouette(figure)
-    return np.where(inside[..., None], np.uint8(colour), np.uint8(background))
-
-
 def draw_all(folder: Path) -> None:
     """Draw every file into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_picture(folder / "reference.png", reference_picture())
-    scene = stage()
-    frames = (driving_picture(scene, index) for index in range(FRAME_COUNT))
-    write_video(folder / "driving.mp4", frames, PICTURE_CODING)
+    pictures = {
+        "reference.png": scenes.reference_picture(),
+        "reference_person.png": scenes.person_mask(),
+        "reference_back.png": scenes.back_picture(),
+        "reference_back_mask.png": scenes.back_mask(),
+        "reference_close.png": scenes.close_picture(),
+        "reference_close_mask.png": scenes.close_mask(),
+        "reference_two.png": scenes.pair_picture(),
+        "reference_two_mask.png": scenes.pair_mask(),
+    }
+    pictures |= {f"reference_mask{mode.suffix}.png": scenes.reference_mask(mode) for mode in Mode}
+    for name, picture in pictures.items():
+        write_picture(folder / name, picture)
+    theatre = stage()
+    clips = {
+        "driving.mp4": (lambda index: scenes.driving_picture(theatre, index), PICTURE_CODING),
+        "driving_person.mp4": (scenes.driving_person_mask, MASK_CODING),
+        "driving_two.mp4": (lambda index: scenes.pair_driving_picture(theatre, index), PICTURE_CODING),
+        "driving_two_mask.mp4": (scenes.pair_driving_mask, MASK_CODING),
+    }
     for mode in Mode:
-        write_picture(folder / f"reference_mask{mode.suffix}.png", reference_mask(mode))
-        masks = (driving_mask(mode, index) for index in range(FRAME_COUNT))
-        write_video(folder / f"driving_mask{mode.suffix}.mp4", masks, MASK_CODING)
+        clips[f"driving_mask{mode.suffix}.mp4"] = (partial(scenes.driving_mask, mode), MASK_CODING)
+    for name, (drawn, coding) in clips.items():
+        write_video(folder / name, (drawn(index) for index in range(FRAME_COUNT)), coding)
+    dance = (scenes.driving_picture(theatre, index, LONG_RATE) for index in range(LONG_COUNT))
+    write_video(folder / "driving_long.mp4", dance, LONG_CODING, LONG_RATE, tune(LONG_COUNT / LONG_RATE))
+    masks = (scenes.driving_mask(Mode.ANIMATION, index, LONG_RATE) for index in range(LONG_COUNT))
+    write_video(folder / "driving_long_mask.mp4", masks, LONG_MASK_CODING, LONG_RATE)
 
 
 def write_picture(path: Path, picture: Picture) -> None:
@@ -135,9 +80,18 @@ def write_picture(path: Path, picture: Picture) -> None:
     _write_aside(path, lambda aside: Image.fromarray(picture).save(aside, format="PNG", optimize=True))
 
 
-def write_video(path: Path, frames: Iterable[Picture], coding: dict[str, str]) -> None:
-    """Write (height, width, 3) frames as H.264 in an MP4; `coding` are options of x264."""
-    _write_aside(path, lambda aside: _encode(aside, frames, coding))
+def write_video(
+    path: Path,
+    frames: Iterable[Picture],
+    coding: dict[str, str],
+    rate: int = FRAME_RATE,
+    sound: NDArray[np.float32] | None = None,
+) -> None:
+    """Write (height, width, 3) frames as H.264 in an MP4; `coding` are options of x264.
+
+    `sound` are samples (N,) in -1..1 at `SAMPLE_RATE`, written as AAC.
+    """
+    _write_aside(path, lambda aside: _encode(aside, frames, coding, rate, sound))
 
 
 def _write_aside(path: Path, write: Callable[[Path], None]) -> None:
@@ -150,18 +104,21 @@ def _write_aside(path: Path, write: Callable[[Path], None]) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _encode(path: Path, frames: Iterable[Picture], coding: dict[str, str]) -> None:
+def _encode(
+    path: Path, frames: Iterable[Picture], coding: dict[str, str], rate: int, sound: NDArray[np.float32] | None
+) -> None:
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=FRAME_RATE, options=coding)
+        stream = container.add_stream("libx264", rate=rate, options=coding)
         stream.width, stream.height = FRAME_SIZE
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        context.time_base = Fraction(1, FRAME_RATE)
+        context.time_base = Fraction(1, rate)
         # BT.601 is also what decoders that ignore the tag take a small video for, so all of them give back
         # the colours that were drawn.
         context.colorspace = Colorspace.ITU601
         context.color_range = ColorRange.MPEG
         context.color_primaries = context.color_trc = BT709
+        audio = None if sound is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for index, picture in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
@@ -169,6 +126,12 @@ def _encode(path: Path, frames: Iterable[Picture], coding: dict[str, str]) -> No
             frame.pts, frame.time_base = index, context.time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if audio is not None:
+            audio.bit_rate = SOUND_BITS
+            samples = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+            samples.sample_rate, samples.pts = SAMPLE_RATE, 0
+            container.mux(audio.encode(samples))
+            container.mux(audio.encode(None))
 
 
 def main() -> None:

@@ -154,6 +154,10 @@ class Shape:
         details = tuple(detail.moved(offset) for detail in self.details)
         return Shape(self.outline + (dx, dy), self.paint.moved(dx, dy), details, self.soft)
 
+    def enlarged(self, corner: tuple[float, float], factor: float) -> Shape:
+        """The same outline as it lies in `Canvas.close_up` of the same window; for silhouettes, its paint stays."""
+        return replace(self, outline=(self.outline - corner) * factor)
+
 
 def flat(outline: Points, colour: str, *details: Shape, soft: float = 0.0) -> Shape:
     """A shape in a single colour."""
@@ -216,6 +220,13 @@ class Canvas:
     def picture(self) -> Picture:
         """The finished (height, width, 3) picture."""
         return np.asarray(self.image.reduce(OVERSAMPLING))
+
+    def close_up(self, corner: tuple[float, float], factor: float) -> Picture:
+        """The finished picture (height, width, 3) of the window at `corner` (pixels), `factor` times as large."""
+        left, top = (round(side * OVERSAMPLING) for side in corner)
+        width, height = (round(side / factor) for side in self.image.size)
+        window = self.image.crop((left, top, left + width, top + height))
+        return np.asarray(window.resize(FRAME_SIZE, Image.Resampling.BOX))
 
     def _paint(self, shape: Shape, clip: Image.Image | None, clip_origin: tuple[int, int]) -> None:
         box = _box(shape, self.image.size)

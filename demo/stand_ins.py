@@ -34,6 +34,10 @@ class CoreNodes:
         """Return the nodes by ComfyUI's class name."""
         return {
             "LoadImage": self.load_image,
+            "LoadImageMask": self.load_image_mask,
+            "BatchImagesNode": batch_images,
+            "ImageToMask": image_to_mask,
+            "SaveImage": self.save_image,
             "LoadVideo": self.load_video,
             "GetVideoComponents": self.get_video_components,
             "CreateVideo": self.create_video,
@@ -44,6 +48,10 @@ class CoreNodes:
         """Return (IMAGE [1, H, W, 3], MASK [1, H, W]); the mask is empty, as for pictures without alpha."""
         frames = read_clip(self._input(inputs["image"])).frames
         return torch.from_numpy(frames), torch.zeros(frames.shape[:3])
+
+    def load_image_mask(self, inputs: dict[str, Any]) -> tuple:
+        """Return (MASK [1, H, W],) of one colour channel."""
+        return image_to_mask({"image": self.load_image(inputs)[0], "channel": inputs["channel"]})
 
     def load_video(self, inputs: dict[str, Any]) -> tuple:
         """Return (VIDEO,)."""
@@ -66,5 +74,22 @@ class CoreNodes:
         write_clip(path, inputs["video"].images.numpy(), inputs["video"].fps)
         return (path,)
 
+    def save_image(self, inputs: dict[str, Any]) -> tuple:
+        """Write the first picture as PREFIX_00001_.png and return its path."""
+        path = self.outputs / f"{inputs['filename_prefix']}_00001_.png"
+        write_clip(path, inputs["images"][:1].numpy(), fps=1)
+        return (path,)
+
     def _input(self, name: str) -> Path:
         return self.inputs / name.removeprefix(SAMPLE_PREFIX)
+
+
+def batch_images(inputs: dict[str, Any]) -> tuple:
+    """Return (IMAGE,): the pictures, all of one size, in the order of their inputs' names."""
+    names = sorted(inputs, key=lambda name: int(name.removeprefix("images.image")))
+    return (torch.cat([inputs[name] for name in names]),)
+
+
+def image_to_mask(inputs: dict[str, Any]) -> tuple:
+    """Return (MASK [F, H, W],) of one colour channel."""
+    return (inputs["image"][..., ("red", "green", "blue").index(inputs["channel"])],)

@@ -10,24 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.draw_assets import (
+from demo import scenes
+from demo.beach import beach
+from demo.draw_assets import write_video
+from demo.drawing import FRAME_SIZE
+from demo.scenes import (
+    BLACK,
     BLUE,
     CENTRE,
     FRAME_COUNT,
     FRAME_RATE,
     GROUND,
+    LONG_COUNT,
+    LONG_RATE,
+    RED,
+    WHITE,
     Mode,
-    beach,
     driving_mask,
     driving_picture,
     driving_pose,
     reference_mask,
     reference_picture,
-    stage,
-    write_video,
 )
-from demo.drawing import FRAME_SIZE
 from demo.skeleton import Proportions, joints
+from demo.stage import stage
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -39,6 +45,26 @@ common video does, costs 2.4 by itself in this scene full of fine folds; compres
 
 MASK_ERROR = 1.0
 """Mean error allowed in a decoded mask: flat colours survive, only the figure's edge is blurred."""
+
+
+LARGEST = 300_000
+"""Bytes: every user of the pack downloads all samples."""
+
+MORE_PICTURES = {
+    "reference_two.png": scenes.pair_picture,
+    "reference_back.png": scenes.back_picture,
+    "reference_close.png": scenes.close_picture,
+}
+MORE_MASKS = {
+    "reference_two_mask.png": (scenes.pair_mask, {BLUE, RED, WHITE}),
+    "reference_back_mask.png": (scenes.back_mask, {BLUE, WHITE}),
+    "reference_close_mask.png": (scenes.close_mask, {BLUE, WHITE}),
+    "reference_person.png": (scenes.person_mask, {WHITE, BLACK}),
+}
+MORE_MASK_CLIPS = {
+    "driving_two_mask.mp4": (scenes.pair_driving_mask, {BLUE, RED, BLACK}),
+    "driving_person.mp4": (scenes.driving_person_mask, {WHITE, BLACK}),
+}
 
 
 @cache
@@ -160,3 +186,86 @@ def test_broken_drawing_leaves_no_file(tmp_path):
     with pytest.raises(RuntimeError, match="paint"):
         write_video(tmp_path / "video.mp4", frames(), {"crf": "30"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_sample_is_small():
+    sizes = {path.name: path.stat().st_size for path in ASSETS.iterdir() if path.suffix in (".png", ".mp4")}
+    assert {name for name, size in sizes.items() if size > LARGEST} == set()
+
+
+@pytest.mark.parametrize("name", MORE_PICTURES)
+def test_more_references_are_what_is_drawn(name):
+    assert levels(shipped_picture(name), MORE_PICTURES[name]()).mean() < 0.5
+
+
+@pytest.mark.parametrize("name", MORE_MASKS)
+def test_more_reference_masks_are_what_is_drawn(name):
+    draw, allowed = MORE_MASKS[name]
+    mask = shipped_picture(name)
+    assert (levels(mask, draw()).max(axis=2) > 0).mean() < 1e-3
+    assert {tuple(colour) for colour in np.unique(mask.reshape(-1, 3), axis=0).tolist()} == allowed
+
+
+def test_the_close_mask_fits_the_close_picture():
+    """The window of the picture and that of the outlines are cut by different code."""
+    inside = (scenes.close_mask() == BLUE).all(axis=2)
+    empty = beach().close_up(scenes.CLOSE_UP_CORNER, scenes.CLOSE_UP)
+    changed = levels(scenes.close_picture(), empty).max(axis=2) > 12
+    assert changed[inside].mean() > 0.9
+    assert (changed & ~inside)[: FRAME_SIZE[1] // 2].mean() < 0.01  # below lies the shadow on the beach
+
+
+def test_the_two_stand_blue_left_and_red_right():
+    mask = scenes.pair_mask()
+    blue, red = ((mask == colour).all(axis=2) for colour in (BLUE, RED))
+    assert np.flatnonzero(blue.any(axis=0)).max() < np.flatnonzero(red.any(axis=0)).min()
+    for index in range(FRAME_COUNT):
+        mask = scenes.pair_driving_mask(index)
+        blue, red = (np.flatnonzero((mask == colour).all(axis=2).any(axis=0)) for colour in (BLUE, RED))
+        assert blue.max() < red.min(), f"the dancers touch in frame {index}"
+
+
+def test_two_dancers_are_what_is_drawn():
+    video, scene = decoded("driving_two.mp4"), stage()
+    assert video.shape == (FRAME_COUNT, FRAME_SIZE[1], FRAME_SIZE[0], 3)
+    for index in SOME_FRAMES:
+        assert levels(video[index], scenes.pair_driving_picture(scene, index)).mean() < CHROMA_ERROR
+
+
+@pytest.mark.parametrize("name", MORE_MASK_CLIPS)
+def test_more_driving_masks_are_pure(name):
+    draw, allowed = MORE_MASK_CLIPS[name]
+    masks = decoded(name)
+    assert masks.shape == (FRAME_COUNT, FRAME_SIZE[1], FRAME_SIZE[0], 3)
+    for index in SOME_FRAMES:
+        drawn = draw(index)
+        assert {tuple(colour) for colour in np.unique(drawn.reshape(-1, 3), axis=0).tolist()} == allowed
+        assert levels(masks[index], drawn).mean() < MASK_ERROR
+        for colour in allowed:
+            pixels = masks[index][away_from_edges((drawn == colour).all(axis=2))]
+            assert pixels[:, np.array(colour) == 255].min(initial=255) >= 226
+            assert pixels[:, np.array(colour) == 0].max(initial=0) <= 40
+
+
+def test_the_long_clip_and_its_mask_go_together():
+    video, masks, scene = decoded("driving_long.mp4"), decoded("driving_long_mask.mp4"), stage()
+    assert video.shape == masks.shape == (LONG_COUNT, FRAME_SIZE[1], FRAME_SIZE[0], 3)
+    for index in (0, 31, 77, LONG_COUNT - 1):
+        assert levels(video[index], driving_picture(scene, index, LONG_RATE)).mean() < CHROMA_ERROR
+        drawn = driving_mask(Mode.ANIMATION, index, LONG_RATE)
+        assert levels(masks[index], drawn).mean() < MASK_ERROR
+        blue = masks[index][away_from_edges((drawn == BLUE).all(axis=2))]
+        assert blue[:, 2].min() >= 226
+        assert blue[:, :2].max() <= 40
+    at_16 = LONG_COUNT * FRAME_RATE / LONG_RATE
+    assert at_16 > 81, "one segment would do"
+
+
+def test_the_long_clip_has_sound_of_its_length():
+    with av.open(ASSETS / "driving_long.mp4") as container:
+        assert container.streams.video[0].average_rate == LONG_RATE
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        rate = container.streams.audio[0].rate
+    # AAC works in frames of 1024 samples and adds one of them before the sound.
+    assert abs(len(samples) - rate * LONG_COUNT / LONG_RATE) <= 2048
+    assert 0.01 < np.sqrt(np.mean(samples**2)) < 0.5, "silence or noise"

@@ -11,39 +11,32 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
+from demo.core_nodes import CORE
+from demo.draw_workflows import files
+from demo.node_catalogue import AUTOGROW, catalogue
 from demo.pack import load_pack
 from demo.stand_ins import CoreNodes
+from demo.workflow_builder import Workflow
+from demo.workflows import NEED_MORE_MODELS, SUBGRAPHS, WORKFLOWS
 
-NAMES = ("scail2_animation", "scail2_replacement")
+NAMES = tuple(WORKFLOWS)
+CORE_TEMPLATE = "scail2_core_template"
 NOTES = ("Note", "MarkdownNote")
-# Nodes that are not part of the plain workflows.
+# Workflows have these, but for two.
+PLAIN = {"LoadScail2MLX", "Scail2T5Encode", "Scail2ClipEncode", "Scail2Sampler", "WanVaeTiledDecode"}
+OTHERWISE = {
+    "scail2_one_node": {"Scail2Animate"},
+    CORE_TEMPLATE: {"LoadScail2MLX", "Scail2CoreSampler", "WanSCAILToVideo"},
+}
+# Nodes that no workflow needs.
 BESIDES = {
-    "Scail2LoraLoader",
     "Scail2Convert",
     "Scail2Doctor",
     "Scail2Settings",
-    "Scail2ColoredMask",
-    "Scail2ResampleFps",
     "Scail2FitReference",
 }
 # Widgets that only the page has: it does not send them, or sends an empty preview.
 PAGE_ONLY = ("control_after_generate", "upload", "video-preview")
-# What the few core nodes take and give, as ComfyUI describes nodes.
-CORE = {
-    "LoadImage": ({"image": (["a"], {"image_upload": True})}, {}, ["IMAGE", "MASK"]),
-    "LoadVideo": ({"file": (["a"], {"video_upload": True})}, {}, ["VIDEO"]),
-    "GetVideoComponents": ({"video": ("VIDEO", {})}, {}, ["IMAGE", "AUDIO", "FLOAT"]),
-    "CreateVideo": (
-        {"images": ("IMAGE", {}), "fps": ("FLOAT", {"default": 30.0, "min": 1.0, "max": 120.0})},
-        {"audio": ("AUDIO", {}), "bit_depth": ("INT", {"default": 8, "min": 8, "max": 10})},
-        ["VIDEO"],
-    ),
-    "SaveVideo": (
-        {"video": ("VIDEO", {}), "filename_prefix": ("STRING", {}), "format": (["auto", "mp4"], {})},
-        {"format.codec": (["auto", "h264"], {}), "codec": (["auto", "h264"], {})},
-        ["VIDEO"],
-    ),
-}
 
 
 def ui(name):
@@ -59,32 +52,128 @@ def object_info(tmp_path):
     described = {}
     for cls in load_pack().NODES:
         info = cls.GET_NODE_INFO_V1()
-        described[cls.GET_SCHEMA().node_id] = info if isinstance(info, dict) else asdict(info)
-    files = sorted(
+        info = info if isinstance(info, dict) else asdict(info)
+        described[cls.GET_SCHEMA().node_id] = info
+        if "lora" in info["input"]["required"]:  # there are none here
+            info["input"]["required"] |= described_inputs({"lora": ["COMBO", {"options": []}]})
+    for class_type, info in CORE.items():
+        described[class_type] = {
+            **info,
+            "name": class_type,
+            "category": "core",
+            "input": {group: described_inputs(inputs) for group, inputs in info["input"].items()},
+            "input_order": {group: list(described_inputs(inputs)) for group, inputs in info["input"].items()},
+            "output_is_list": [False] * len(info["output"]),
+        }
+    path = tmp_path / "object_info.json"
+    path.write_text(json.dumps(described))
+    return path
+
+
+def described_inputs(inputs):
+    """Lists of files and models hold what the workflows choose; a growing input is so many plain ones."""
+    chosen = sorted(
         {
             value
             for name in NAMES
             for node in api(name).values()
             for value in node["inputs"].values()
-            if isinstance(value, str) and value.startswith("scail2_")
+            if isinstance(value, str)
         }
     )
-    for class_type, (required, optional, outputs) in CORE.items():
-        required = {key: ([files, spec[1]] if spec[0] == ["a"] else spec) for key, spec in required.items()}
-        described[class_type] = {
-            "name": class_type,
-            "display_name": class_type,
-            "category": "core",
-            "input": {"required": required, "optional": optional},
-            "input_order": {"required": list(required), "optional": list(optional)},
-            "output": outputs,
-            "output_name": outputs,
-            "output_is_list": [False] * len(outputs),
-            "output_node": class_type == "SaveVideo",
-        }
-    path = tmp_path / "object_info.json"
-    path.write_text(json.dumps(described))
-    return path
+    made = {}
+    for key, (kind, options) in inputs.items():
+        if kind == AUTOGROW:
+            made |= {f"{key}.{options['template']['prefix']}{i}": [options["template"]["type"], {}] for i in range(3)}
+        elif kind == "COMBO" and not options["options"]:
+            made[key] = [chosen, {}]
+        else:
+            made[key] = [[options["default"]], {}] if kind == "COMFY_DYNAMICCOMBO_V3" else [kind, options]
+    return made
+
+
+def test_the_shipped_files_are_what_the_builder_makes():
+    """After a change of a node: `python -m demo.draw_workflows`."""
+    for path, text in files().items():
+        assert (ROOT / path).read_text(encoding="utf-8") == text, f"{path} is older than its nodes"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_goes_from_an_output_to_an_input(name):
+    page = ui(name)
+    nodes = {node["id"]: node for node in page["nodes"]}
+    made, taken = {}, {}
+    for node in nodes.values():
+        taken |= {i["link"]: (node["id"], slot) for slot, i in enumerate(node["inputs"]) if i["link"] is not None}
+        made |= {link: (node["id"], slot) for slot, o in enumerate(node["outputs"]) for link in o["links"] or ()}
+    assert made.keys() == taken.keys() == {link[0] for link in page["links"]}
+    for number, source, out, target, slot, kind in page["links"]:
+        assert made[number] == (source, out)
+        assert taken[number] == (target, slot)
+        wanted = nodes[target]["inputs"][slot]["type"].split(",")
+        assert nodes[source]["outputs"][out]["type"] == kind
+        assert kind in wanted
+        assert nodes[source]["order"] < nodes[target]["order"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_node_lies_on_another(name):
+    title = 30
+    boxes = [
+        (*node["pos"], *node["size"], node["title"] if "title" in node else node["type"]) for node in ui(name)["nodes"]
+    ]
+    for i, (x, y, width, height, what) in enumerate(boxes):
+        for x2, y2, width2, height2, other in boxes[i + 1 :]:
+            apart = x + width <= x2 or x2 + width2 <= x or y + height <= y2 - title or y2 + height2 <= y - title
+            assert apart, f"{what} and {other}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_node_lies_in_a_group(name):
+    page = ui(name)
+    frames = [group["bounding"] for group in page["groups"]]
+    for node in page["nodes"]:
+        (x, y), (width, height) = node["pos"], node["size"]
+        around = [f for f in frames if f[0] <= x and f[1] <= y - 30 and x + width <= f[0] + f[2]]
+        assert any(y + height <= f[1] + f[3] for f in around), node["type"]
+
+
+def test_a_change_of_a_node_reaches_its_workflows():
+    """A new input at the end of a schema stands at the end of the values, with its default."""
+    types = catalogue()
+    workflow = Workflow("any", types)
+    sampler = workflow.add("Scail2Sampler", (0, 0), (300, 0))
+    (node,) = workflow.page()["nodes"]
+    widgets = [item.name for item in types["Scail2Sampler"].inputs if item.is_widget]
+    assert list(node["widgets_values_named"]) == widgets
+    assert node["size"][1] == sampler.type.height
+    with pytest.raises(ValueError, match="no input \\['stepz'\\]"):
+        workflow.add("Scail2Sampler", (0, 0), (300, 0), {"stepz": 3})
+    with pytest.raises(KeyError, match="no output 'video'"):
+        sampler["video"]
+
+
+@pytest.mark.parametrize("name", SUBGRAPHS)
+def test_a_subgraph_is_whole(name):
+    blueprint = json.loads((ROOT / "subgraphs" / f"{name}.json").read_text(encoding="utf-8"))
+    (inside,) = blueprint["definitions"]["subgraphs"]
+    (instance,) = blueprint["nodes"]
+    assert instance["type"] == inside["id"]
+    assert [(i["name"], i["type"]) for i in instance["inputs"]] == [(i["name"], i["type"]) for i in inside["inputs"]]
+    assert [o["name"] for o in instance["outputs"]] == [o["name"] for o in inside["outputs"]]
+    nodes = {node["id"]: node for node in inside["nodes"]}
+    assert {"reference_image", "reference_mask", "driving_video", "driving_mask", "prompt", "seed"} <= {
+        i["name"] for i in inside["inputs"]
+    }
+    for link in inside["links"]:
+        if link["target_id"] > 0:
+            assert nodes[link["target_id"]]["inputs"][link["target_slot"]]["link"] == link["id"]
+        if link["origin_id"] > 0:
+            assert link["id"] in nodes[link["origin_id"]]["outputs"][link["origin_slot"]]["links"]
+    for node, widget in instance["properties"]["proxyWidgets"]:
+        assert widget in nodes[int(node)]["widgets_values_named"]
+    sampler = next(node for node in nodes.values() if node["type"] == "Scail2Sampler")
+    assert sampler["widgets_values_named"]["mode"] == name.removeprefix("SCAIL-2 ").lower()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,29 +200,63 @@ def test_widgets_stand_in_the_order_of_the_schema(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_node_is_ours_or_a_known_core_node(name):
     ours = {cls.GET_SCHEMA().node_id for cls in load_pack().NODES}
-    core = CoreNodes(Path(), Path()).by_class().keys()
-    assert core == CORE.keys()
     used = {node["type"] for node in ui(name)["nodes"]} - set(NOTES)
-    assert used <= ours | core
-    assert ours - BESIDES <= used
+    assert used <= ours | CORE.keys()
+    assert used >= OTHERWISE.get(name, PLAIN)
+
+
+def test_every_node_of_ours_is_in_a_workflow():
+    ours = {cls.GET_SCHEMA().node_id for cls in load_pack().NODES}
+    used = {node["type"] for name in NAMES for node in ui(name)["nodes"]}
+    assert used >= ours - BESIDES
+    assert used >= CORE.keys()
+    in_the_demo = {node["type"] for name in set(NAMES) - set(NEED_MORE_MODELS) for node in ui(name)["nodes"]}
+    assert CoreNodes(Path(), Path()).by_class().keys() == CORE.keys() & in_the_demo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_modes_masks_and_models_fit(name):
-    mode = name.removeprefix("scail2_")
-    values = [value for node in api(name).values() for value in node["inputs"].values() if isinstance(value, str)]
-    masks = sorted(value for value in values if "mask" in value and value.startswith("scail2_"))
-    suffix = "" if mode == "animation" else "_replacement"
-    assert masks == [f"scail2_driving_mask{suffix}.mp4", f"scail2_reference_mask{suffix}.png"]
-    assert all((ROOT / "assets" / mask.removeprefix("scail2_")).is_file() for mask in masks)
-    loader = next(node for node in ui(name)["nodes"] if node["type"] == "LoadScail2MLX")
+def test_the_samples_modes_and_models_fit(name):
+    graph = api(name)
+    values = [value for node in graph.values() for value in node["inputs"].values() if isinstance(value, str)]
+    samples = [value.removeprefix("scail2_") for value in values if value.endswith((".png", ".mp4"))]
+    assert samples
+    assert all((ROOT / "assets" / sample).is_file() for sample in samples)
+    loader = next(node for node in ui(name)["nodes"] if node["type"] in ("LoadScail2MLX", "Scail2Animate"))
     from mlx_backend.weights.hub import FILES
 
     assert sorted(model["name"] for model in loader["properties"]["models"]) == sorted(FILES)
     for model in loader["properties"]["models"]:
         assert model["url"] == f"https://huggingface.co/SceneWorks/scail2-mlx/resolve/main/{model['name']}"
-    sampler = next(node for node in api(name).values() if node["class_type"] == "Scail2Sampler")
-    assert sampler["inputs"]["mode"] == mode
+    replaces = name in ("scail2_replacement", CORE_TEMPLATE)
+    inputs = [node["inputs"] for node in graph.values()]
+    modes = {given["mode"] for given in inputs if "mode" in given}
+    modes |= {
+        "replacement" if given["replacement_mode"] else "animation" for given in inputs if "replacement_mode" in given
+    }
+    assert modes == {"replacement" if replaces else "animation"}
+    masks = {sample for sample in samples if "_mask" in sample}
+    assert {mask for mask in masks if "replacement" in mask} == (masks if replaces else set())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_video_keeps_the_rate_and_the_sound_of_its_clip(name):
+    graph = api(name)
+    told = [node["inputs"]["driving_fps"] for node in graph.values() if node["class_type"] == "Scail2Sampler"]
+    assert all(isinstance(fps, list) for fps in told)
+    videos = [node["inputs"] for node in graph.values() if node["class_type"] == "CreateVideo"]
+    assert len(videos) == (0 if name == "scail2_still_image" else 1)
+    for video in videos:
+        if name == "scail2_one_node":
+            source, _ = video["fps"]
+            video["fps"] = graph[source]["inputs"]["fps"]  # what goes in there comes out
+        for what, slot in (("audio", 1), ("fps", 2)):
+            source, out = video[what]
+            if graph[source]["class_type"] == "Scail2ResampleFps":
+                source, out = graph[source]["inputs"]["target_fps" if what == "fps" else "audio"]
+            assert graph[source]["class_type"] == "GetVideoComponents"
+            assert out == slot
+            (loader, _) = graph[source]["inputs"]["video"]
+            assert "mask" not in graph[loader]["inputs"]["file"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,6 +266,7 @@ def test_each_workflow_has_a_thumbnail(name):
     with Image.open(ROOT / "workflows" / f"{name}.jpg") as picture:
         assert picture.format == "JPEG"
         assert min(picture.size) >= 256
+    assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size <= 40 * 1024
 
 
 def test_only_one_folder_can_be_taken_for_templates():

@@ -1,0 +1,172 @@
+"""The parts that the workflows share: frames with their nodes and notes, column by column from the left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from demo.workflow_builder import Box, Plug, Workflow
+from demo.workflows import texts
+from mlx_backend.spec.variants import SCAIL2
+from mlx_backend.weights.hub import FILES
+
+REPOSITORY = SCAIL2.hub_repositories[0]
+COLUMN, GAP, PAD, HEAD = 990, 25, 20, 80  # pixels: first column, between frames, inside them, below their titles
+CARD, THUMBNAIL = 300, 324  # width of a node with a picture, and its height
+BOTTOM = 1488  # lower edge of all columns
+CLIPS = 584  # height of the frame with two videos
+MODEL, REFERENCE, DRIVING, MASKS, SAMPLING, RESULT = "#3f789e", "#b58b2a", "#8A8", "#8A5", "#88A", "#A88"
+RUN_TEXT = 220  # pixels for what the sampler says below itself
+LOW_NOTE = 270  # height of a note at the foot of a column
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What goes into the sampler."""
+
+    model: Box
+    reference: Plug
+    reference_mask: Plug
+    driving: Plug
+    driving_mask: Plug
+    fps: Plug
+    audio: Plug
+
+    @property
+    def pictures(self) -> dict[str, Plug]:
+        """The inputs that the sampler and the check before it share."""
+        return {
+            "reference_image": self.reference,
+            "driving_video": self.driving,
+            "reference_mask": self.reference_mask,
+            "driving_mask": self.driving_mask,
+            "driving_fps": self.fps,
+        }
+
+
+def model(w: Workflow, width: int = COLUMN) -> Box:
+    """Place the loader, with a note and the files that the page offers to download."""
+    w.group("1 Model", (0, 0), (width, 430), MODEL)
+    w.note("About the model", texts.MODEL, (PAD, HEAD), (width - 365, 330))
+    place, size = (width - CARD - PAD, HEAD), (CARD, 330)
+    return w.add("LoadScail2MLX", place, size, {"snapshot": REPOSITORY}, properties=downloads())
+
+
+def downloads() -> dict[str, list[dict[str, str]]]:
+    """Return a node's properties that tell the page which files its snapshot consists of, and where they are."""
+    url = f"https://huggingface.co/{REPOSITORY}/resolve/main"
+    directory = f"scail2/{REPOSITORY.split('/')[-1]}"
+    return {"models": [{"name": name, "url": f"{url}/{name}", "directory": directory} for name in FILES]}
+
+
+def picture(w: Workflow, file: str, title: str, column: int, y: int) -> Box:
+    """Place a picture loader in a column of cards, counted from 0."""
+    at = (PAD + column * (CARD + GAP), y)
+    return w.add("LoadImage", at, (CARD, THUMBNAIL), {"image": f"scail2_{file}"}, title)
+
+
+def reference(w: Workflow, note: str, file: str, mask: str, colours: str) -> tuple[Box, Box]:
+    """Place the frame of the reference: a note, the picture and its mask."""
+    w.group("2 Reference", (0, 455), (COLUMN, 424), REFERENCE)
+    w.note("About the reference", note, (PAD, 535), (CARD, THUMBNAIL))
+    shown = picture(w, file, "Reference picture", 1, 535)
+    return shown, picture(w, mask, f"Reference mask ({colours})", 2, 535)
+
+
+def driving(
+    w: Workflow, note: str, file: str, mask: str, colours: str, *, title: str = "3 Driving video", y: int = 904
+) -> list[Box]:
+    """Place the frame of the driving video; returns what video and mask hold, as (frames, sound, fps)."""
+    w.group(title, (0, y), (COLUMN, CLIPS), DRIVING)
+    top, right = y + HEAD, COLUMN - CARD - PAD
+    w.note("About the driving video", note, (PAD, top), (CARD, CLIPS - HEAD - PAD))
+    places = ((right - CARD - GAP, file, "Driving video"), (right, mask, f"Driving mask ({colours})"))
+    loaders = [w.add("LoadVideo", (x, top), (CARD, 298), {"file": f"scail2_{name}"}, what) for x, name, what in places]
+    titles = ("Driving video: frames, sound, fps", "Driving mask: frames")
+    return [
+        w.add("GetVideoComponents", (loader.at[0], top + 358), (CARD, 126), {"video": loader["VIDEO"]}, what)
+        for loader, what in zip(loaders, titles, strict=True)
+    ]
+
+
+def driving_column(w: Workflow, x: int, note: str, file: str, mask: str) -> tuple[Box, Box]:
+    """Place the frame of the driving video one card wide; returns what video and mask hold."""
+    w.group("3 Driving video", (x, 0), (CARD + 2 * PAD, BOTTOM), DRIVING)
+    w.note("About the driving video", note, (x + PAD, HEAD), (CARD, 270))
+    rows = ((file, "Driving video", "frames, sound, fps"), (mask, "Driving mask (blue on black)", "frames"))
+    found = []
+    for y, (name, title, what) in zip((410, 950), rows, strict=True):
+        loader = w.add("LoadVideo", (x + PAD, y), (CARD, 298), {"file": f"scail2_{name}"}, title)
+        linked = {"video": loader["VIDEO"]}
+        found.append(
+            w.add("GetVideoComponents", (x + PAD, y + 358), (CARD, 126), linked, f"{title.split(' (')[0]}: {what}")
+        )
+    return found[0], found[1]
+
+
+def scene(w: Workflow, notes: tuple[str, str], files: Mapping[str, str], colours: tuple[str, str]) -> Scene:
+    """Place the first column as most workflows have it.
+
+    `notes` are those about the reference and the driving video, `colours` those of their masks in words, and `files`
+    the samples by the names of the inputs.
+    """
+    loader = model(w)
+    shown, mask = reference(w, notes[0], files["reference"], files["reference_mask"], colours[0])
+    clip, masks = driving(w, notes[1], files["driving"], files["driving_mask"], colours[1])
+    return Scene(loader, shown["IMAGE"], mask["IMAGE"], clip["images"], masks["images"], clip["fps"], clip["audio"])
+
+
+def check(w: Workflow, x: int, given: Scene, settings: Mapping[str, Any]) -> None:
+    """Place the input check in a column 480 pixels wide, with the sampler's settings and room for its sheet."""
+    linked = {"model": given.model["model"], "vae": given.model["vae"]}
+    foot = low_note(w, x, "About the check", texts.CHECK)
+    inputs = given.pictures | linked | dict(settings)
+    w.add("Scail2InputCheck", (x, HEAD), (480, foot - HEAD), inputs)
+
+
+def low_note(w: Workflow, x: int, title: str, text: str) -> float:
+    """Place a note at the foot of a column; returns where the node above it ends."""
+    top = BOTTOM - PAD - LOW_NOTE
+    w.note(title, text, (x, top), (480, LOW_NOTE))
+    return top - 60
+
+
+def sampling(
+    w: Workflow, x: int, given: Scene, prompt: str, note: str, settings: Mapping[str, Any], number: int = 4
+) -> Box:
+    """Place prompt, CLIP and sampler in a frame 830 pixels wide."""
+    w.group(f"{number} Prompt and sampling", (x, 0), (830, BOTTOM), SAMPLING)
+    left, loader = x + PAD, given.model
+    text = w.add("Scail2T5Encode", (left, HEAD), (470, 470), {"text_encoder": loader["text_encoder"], "prompt": prompt})
+    seen = {"clip_vision": loader["clip_vision"], "reference_image": given.reference}
+    clip = w.add("Scail2ClipEncode", (left, 610), (470, 0), seen)
+    features = {"text": text["text"], "clip_features": clip["clip_features"]}
+    inputs = {"model": loader["model"], "vae": loader["vae"]} | features | given.pictures | dict(settings)
+    height = w.types["Scail2Sampler"].height + RUN_TEXT
+    sampler = w.add("Scail2Sampler", (x + 510, HEAD), (300, height), inputs)
+    top = 730
+    w.note("About the prompt and the settings", note, (left, top), (470, BOTTOM - PAD - top))
+    return sampler
+
+
+def decoded(w: Workflow, x: int, given: Scene, sampler: Box, number: int) -> Box:
+    """Place the decoder at the top of the last frame, 520 pixels wide."""
+    w.group(f"{number} Result", (x, 0), (520, BOTTOM), RESULT)
+    linked = {"vae": given.model["vae"], "latent": sampler["latent"]}
+    return w.add("WanVaeTiledDecode", (x + PAD, HEAD), (480, 0), linked)
+
+
+def saved_video(w: Workflow, x: int, y: int, note: str, made: Mapping[str, Plug]) -> Box:
+    """Place what makes and saves the video of the workflow's name; `made` are images, audio and fps."""
+    video = w.add("CreateVideo", (x + PAD, y), (480, 0), made)
+    w.note("About the result", note, (x + PAD, y + 190), (480, 260))
+    named = {"video": video["VIDEO"], "filename_prefix": f"video/{w.name}"}
+    return w.add("SaveVideo", (x + PAD, y + 510), (480, 106), named)
+
+
+def result(w: Workflow, x: int, given: Scene, sampler: Box, number: int = 5) -> None:
+    """Place the last frame: decoding, and a video with the driving clip's frame rate and sound."""
+    frames = decoded(w, x, given, sampler, number)
+    made = {"images": frames["images"], "audio": given.audio, "fps": given.fps}
+    saved_video(w, x, 270, texts.result(w.name), made)
