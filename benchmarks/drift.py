@@ -25,8 +25,6 @@ import numpy as np  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from mlx_backend.conditioning.streams import window  # noqa: E402
 from mlx_backend.media.colour import colours_of  # noqa: E402
-from mlx_backend.media.read import read_clip  # noqa: E402
-from mlx_backend.media.resize import PHOTO, fit  # noqa: E402
 from mlx_backend.models.scail2 import Scail2DiT  # noqa: E402
 from mlx_backend.pipelines.decode import decode_latents  # noqa: E402
 from mlx_backend.pipelines.sample import ClipRequest, sample_clip  # noqa: E402
@@ -38,10 +36,13 @@ from mlx_backend.spec.geometry import latent_frames  # noqa: E402
 from mlx_backend.spec.requests import SamplingSettings, Scene  # noqa: E402
 from mlx_backend.spec.segments import SegmentPlan, plan_segments  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from world.backdrops import Backdrop  # noqa: E402
+from world.puppets import Puppet  # noqa: E402
+from world.stage import perform, random_dances  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SNAPSHOT = ROOT / "tests" / "data" / "goldens" / "snapshot"
-WIDTH, HEIGHT, LENGTH, OVERLAP, SEGMENTS = 128, 96, 13, 5, 5
+SIDE, LENGTH, OVERLAP, SEGMENTS, SEED = 96, 13, 5, 5, 11
 FRAMES = LENGTH + (SEGMENTS - 1) * (LENGTH - OVERLAP)
 STEPS = 4
 GAIN, SHIFT = 1.03, 0.04  # of each channel's deviation and mean, per segment
@@ -70,12 +71,10 @@ def main() -> None:
     chosen = parser.parse_args()
     mx.set_default_device(mx.cpu)
     models = Models.of(ModelStore(Snapshot.open(chosen.snapshot), "auto"))
-    frames = fit(read_clip(ROOT / "assets" / "driving.mp4").frames, WIDTH, HEIGHT, PHOTO).clip(0, 1)
-    there_and_back = np.concatenate([frames, frames[-2:0:-1]])
-    clip = np.resize(there_and_back, (FRAMES, *frames.shape[1:]))
+    clip = dancing_clip()
     plan = plan_segments(FRAMES, LENGTH, OVERLAP)
     sys.stdout.write(f"python -m benchmarks.drift --snapshot {chosen.snapshot.name}\n{describe_machine()}\n")
-    sys.stdout.write(f"{SEGMENTS} segments of {LENGTH} frames, {WIDTH}x{HEIGHT}, {STEPS} steps; mean/deviation of L*\n")
+    sys.stdout.write(f"{SEGMENTS} segments of {LENGTH} frames, {SIDE}x{SIDE}, {STEPS} steps; mean/deviation of L*\n")
     for name in ("model", "synthetic"):
         sys.stdout.write(f"\n| {name}: history, anchor, seed | {' | '.join(map(str, range(1, SEGMENTS + 1)))} |\n")
         sys.stdout.write("| --- |" + " ---: |" * SEGMENTS + "\n")
@@ -87,11 +86,19 @@ def main() -> None:
             sys.stdout.flush()
 
 
+def dancing_clip() -> np.ndarray:
+    """Return two puppets that dance [FRAMES, SIDE, SIDE, 3] in 0..1."""
+    rng = np.random.default_rng(SEED)
+    puppets = Puppet.random(rng), Puppet.random(rng)
+    shown = perform(Backdrop.random(rng), puppets, random_dances(rng, len(puppets)), np.arange(FRAMES), SIDE)
+    return shown.pictures.astype(np.float32) / 255
+
+
 def run(models: Models, clip: np.ndarray, way: Continuation) -> np.ndarray:
     """Return the frames of the five segments."""
     listener = Quiet()
     text = encode_prompts(models.text_encoder, "a", "", listener)
-    scene = Scene(references=clip[:1], driving=clip, width=WIDTH, height=HEIGHT)
+    scene = Scene(references=clip[:1], driving=clip, width=SIDE, height=SIDE)
     settings = SamplingSettings(
         steps=STEPS,
         cfg=1.0,

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,6 +164,22 @@ def test_segments_cover_every_frame(frames, expected):
 def test_impossible_segments_are_refused(length, overlap):
     with pytest.raises(RequestError):
         plan_segments(30, length, overlap)
+
+
+def test_length_rate_and_segments_are_told_before_the_first_pass(models):
+    class Notes(Recorder):
+        def note(self, message):
+            told.append(message)
+
+    told: list[str] = []
+    scene = replace(golden_scene(3), fps=24.0)
+    listener = Notes()
+    generate(models, golden_prompts(3), scene, golden_settings(3), None, listener)
+    assert "24 frames, 1.00 s at 24 fps, in 3 segments that share 5 frames each." in told
+    assert any("has 24 frames per second, and SCAIL-2 was trained on 16" in warning for warning in listener.warnings)
+    at_16 = Notes()
+    generate(models, golden_prompts(0), golden_scene(0), golden_settings(0), None, at_16)
+    assert not any("frames per second" in warning for warning in at_16.warnings)
 
 
 def test_progress_counts_the_passes_of_all_segments(models):

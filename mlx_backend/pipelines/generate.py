@@ -11,7 +11,7 @@ from ..spec.requests import SamplingSettings, Scene
 from .decode import Tiling, decode_latents
 from .latents import SegmentLatents
 from .planning import plan_run
-from .prepared import prepare_run
+from .prepared import prepare_run, tell_plan
 from .recording import Recording, RunReport, report_run
 from .sample import sample_prepared
 from .store import Models, check_models
@@ -60,6 +60,7 @@ def _generated(
 ) -> tuple[np.ndarray, SegmentLatents]:
     check_models(models)
     run = prepare_run(scene.references[:1], scene, settings, listener)
+    tell_plan(run, scene.fps, listener)
     how = plan_run(models.dit, models.vae, models.text_encoder, models.clip, run)
     text = encode_prompts(models.text_encoder, prompts.positive, prompts.negative, listener)
     latents = sample_prepared(models.dit, models.vae, text, models.clip, run, how, settings, listener, kept)

@@ -44,3 +44,11 @@ def prepare_run(clip_picture: np.ndarray, scene: Scene, settings: SamplingSettin
     )
     noise = tuple(LatentSize.of_pixels(segment.frames, *prepared.size).shape for segment in full.segments)
     return PreparedRun(drafted(prepared) if scene.draft else prepared, seen_by_clip, plan, noise)
+
+
+def tell_plan(run: PreparedRun, fps: float, listener: Listener) -> None:
+    """Note how long the clip will be at the driving video's rate, and in how many segments it is made."""
+    frames, segments = run.plan.frames, len(run.plan.segments)
+    if frames > 1:
+        parts = "1 segment" if segments == 1 else f"{segments} segments that share {run.plan.overlap} frames each"
+        listener.note(f"{frames} frames, {frames / fps:.2f} s at {fps:g} fps, in {parts}.")

@@ -28,7 +28,7 @@ from .finished import FinishedSegments
 from .latents import SegmentLatents
 from .picture import encode_picture
 from .planning import budget_of, forecast, plan_run, planned_tiling
-from .prepared import PreparedRun, prepare_run
+from .prepared import PreparedRun, prepare_run, tell_plan
 from .reports import ShareReport
 from .store import Handle, enter, get_vae
 from .text import TextFeatures
@@ -71,6 +71,7 @@ def sample_clip(
     """
     picture = scene.references[:1] if clip.picture is None else clip.picture
     prepared = prepare_run(picture, scene, settings, listener)
+    tell_plan(prepared, scene.fps, listener)
     how = plan_run(dit, vae, None, clip.handle, prepared)
     seen = clip.handle if clip.tokens is None else clip.tokens
     return sample_prepared(dit, vae, text, seen, prepared, how, settings, listener, kept)
