@@ -120,7 +120,9 @@ class Scail2Convert(io.ComfyNode):
         with neighbour().at_work():
             convert(open_source(path), destination, options, host.HostListener())
         size = sum(file.stat().st_size for file in destination.iterdir())
-        return io.NodeOutput(name, ui={"text": (f"{destination}: {size / 1e9:.2f} GB",)})
+        told = f"{destination}: {size / 1e9:.2f} GB"
+        host.HostListener().note(told)  # the page shows a node's own text, not what is in ui
+        return io.NodeOutput(name, ui={"text": (told,)})
 
 
 def new_folder(name: str) -> Path:

@@ -64,4 +64,5 @@ class Scail2Doctor(io.ComfyNode):
             if check.verdict == "fault":
                 listener.warn(str(check))
         text = str(report)
+        listener.note(text)  # the page shows a node's own text, not what is in ui
         return io.NodeOutput(text, ui={"text": [text]})

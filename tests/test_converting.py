@@ -69,10 +69,12 @@ def test_the_list_holds_snapshots_files_and_what_can_be_downloaded(comfy, node):
     assert schema.is_output_node
 
 
-def test_a_snapshot_becomes_a_folder_under_models(comfy, nodes):
+def test_a_snapshot_becomes_a_folder_under_models(comfy, nodes, caplog):
+    caplog.set_level("INFO", "scail2_mlx")  # what is shown under a node is logged too
     chosen = CHOICES | {"bits": "6", "text_encoder_bits": "8", "group_size": "32"}
     assert nodes["Scail2Convert"]({"source": "tiny", "name": "made", **chosen}) == ("made",)
     assert {path.name for path in (comfy / "scail2" / "made").iterdir()} == FILES
+    assert f"{comfy / 'scail2' / 'made'}: 0.01 GB" in caplog.messages
     wanted = ConvertOptions(bits=6, group_size=32, text_encoder_bits=8)
     convert(Snapshot.open(SOURCE), comfy / "scail2" / "wanted", wanted, LogListener())
     for name in FILES:

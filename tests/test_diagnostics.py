@@ -413,12 +413,14 @@ def test_primitives_cover_the_ledger_s_arithmetic():
 # The node
 
 
-def test_the_node_returns_the_report(nodes, monkeypatch):
+def test_the_node_returns_the_report_and_shows_it(nodes, monkeypatch, caplog):
+    caplog.set_level("INFO", "scail2_mlx")  # what is shown under a node is logged too
     doctor = importlib.import_module(f"{load_pack().__name__}.mlx_backend.diagnostics.doctor")
     monkeypatch.setattr(doctor, "scale_for", lambda machine: TINY)
     (report,) = nodes["Scail2Doctor"]({"snapshot": "do not measure the disk"})
     assert "[ok] dense products, float32, 70 rows" in report
     assert "832x480, 81 frames: numbers safe" in report
+    assert report in caplog.messages
 
 
 def test_the_node_examines_the_rest_where_a_folder_is_too_small_to_measure(nodes, monkeypatch, caplog):

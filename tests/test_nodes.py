@@ -2,12 +2,14 @@
 
 import importlib
 import logging
+import re
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import GOLDENS, ROOT, Golden, golden_cases, golden_file
 
 from demo.pack import load_pack
@@ -328,3 +330,23 @@ def test_a_lora_node_adds_to_the_handle(nodes, tmp_path):
     assert [(lora.path, lora.strength) for lora in twice.loras] == [(path, 0.8), (path, -1.0)]
     with pytest.raises(Exception, match="There is no LoRA 'gone'"):
         nodes["Scail2LoraLoader"]({"model": model, **inputs, "lora": "gone"})
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_the_help_page_begins_with_a_picture_of_the_node(name):
+    """ComfyUI's page resolves a relative path against the folder of the help pages."""
+    docs = ROOT / "web" / "docs"
+    _, _, line, *_ = (docs / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    described = re.fullmatch(rf"!\[([^\]]+)\]\(images/{name}\.jpg\)", line)
+    assert described
+    assert len(described[1]) > 40, "who cannot see the picture is told what it shows"
+    path = docs / "images" / f"{name}.jpg"
+    assert path.stat().st_size <= 45 * 1024
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "JPEG"
+        assert 300 <= picture.width <= 640
+
+
+def test_every_picture_of_the_help_pages_is_shown():
+    assert sorted(path.stem for path in (ROOT / "web" / "docs" / "images").iterdir()) == sorted(IDS)
