@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -58,15 +58,14 @@ def write_random_snapshot(folder: Path, seed: int) -> None:
         ("t5_encoder", UMT5Encoder(UMT5), mx.bfloat16),
         ("clip", ClipVision(CLIP), mx.float32),
     ):
-        mx.save_safetensors(str(aside / f"{component}.safetensors"), _filled(component, model, dtype, random.normal))
+        mx.save_safetensors(str(aside / f"{component}.safetensors"), filled(component, model, dtype, random.normal))
     (aside / CONFIG).write_text(json.dumps(dit_settings(DIT), indent=1), encoding="utf-8")
-    _tokenizer().save(str(aside / TOKENIZER))
+    unigram_tokenizer().save(str(aside / TOKENIZER))
     aside.rename(folder)
 
 
-def _filled(
-    component: str, model: nn.Module, dtype: mx.Dtype, normal: Callable[..., np.ndarray]
-) -> dict[str, mx.array]:
+def filled(component: str, model: nn.Module, dtype: mx.Dtype, normal: Callable[..., np.ndarray]) -> dict[str, mx.array]:
+    """Return random weights for a network under the names that a snapshot has for them."""
     tensors = {}
     for name, array in tree_flatten(model.parameters()):
         shape = tuple(array.shape)
@@ -82,8 +81,10 @@ def _filled(
     return tensors
 
 
-def _tokenizer() -> Tokenizer:
+def unigram_tokenizer(words: Sequence[str] = ()) -> Tokenizer:
+    """Return a tokenizer of letters, and of `words` where a word begins with a space."""
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -4.0) for letter in LETTERS)]
+    vocabulary += [(f"▁{word}", -1.0) for word in words]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])

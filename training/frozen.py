@@ -1,0 +1,55 @@
+"""The parts that are not trained: a small UMT5 and a small CLIP of random numbers, and a tokenizer of the world.
+
+Random features tell prompts and pictures apart, which is all that the transformer needs of them here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_backend.conditioning.clip import encode_clip
+from mlx_backend.conditioning.text import encode_text, tokenise
+from mlx_backend.models.clip_vision import ClipVision
+from mlx_backend.models.umt5 import UMT5Encoder
+from mlx_backend.spec.events import LogListener
+from mlx_backend.weights.components import load_component
+from mlx_backend.weights.random_snapshot import filled, unigram_tokenizer
+from mlx_backend.weights.snapshot import TOKENIZER, Snapshot
+from mlx_backend.weights.tokenizer import load_tokenizer
+from world.scenes import WORDS
+
+from .sizes import CLIP, UMT5
+
+SEED = 2
+
+
+def write_frozen(folder: Path) -> None:
+    """Write the text encoder, CLIP and the tokenizer to a folder, as a turnkey snapshot has them; always the same."""
+    random = np.random.default_rng(SEED)
+    folder.mkdir(parents=True, exist_ok=True)
+    for component, model in (("t5_encoder", UMT5Encoder(UMT5)), ("clip", ClipVision(CLIP))):
+        weights = filled(component, model, mx.bfloat16, random.normal)
+        mx.save_safetensors(str(folder / f"{component}.safetensors"), weights)
+    unigram_tokenizer(WORDS).save(str(folder / TOKENIZER))
+
+
+class Encoders:
+    """Prompts and pictures to what the transformer reads of them."""
+
+    def __init__(self, folder: Path):
+        files = {name: folder / f"{name}.safetensors" for name in ("t5_encoder", "clip")}
+        snapshot = Snapshot(files, folder / TOKENIZER, {})
+        self._text, self._clip = (load_component(snapshot, name, "float32", lambda: None) for name in files)
+        self._tokenizer = load_tokenizer(snapshot.tokenizer)
+
+    def text(self, prompts: list[str]) -> list[np.ndarray]:
+        """Return the features [L, dim] of each prompt."""
+        ids = [tokenise(self._tokenizer, prompt, LogListener()) for prompt in prompts]
+        return encode_text(self._text, ids, lambda: None)
+
+    def picture(self, picture: np.ndarray) -> np.ndarray:
+        """Return the tokens [17, dim] of a picture [H, W, 3] in 0..255."""
+        return encode_clip(self._clip, picture.astype(np.float32) / 255)

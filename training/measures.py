@@ -1,0 +1,130 @@
+"""What a result shows, as numbers: frames [F, size, size, 3] in 0..255 against an Example of the world."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from world.puppets import PART_STRIDE, PARTS, Puppet
+from world.scenes import Example
+from world.shapes import SUPERSAMPLING
+
+RIM = 2  # pixels around a puppet that are not counted as background
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One clip's measures; colours are in 0..255 and PSNR in dB."""
+
+    motion: float  # mean distance of the puppets' centroids from the target's, as a share of the frame's width
+    identity: float  # share of the parts whose colour is nearer to the reference's puppet than to the driving one
+    kept: float  # PSNR of the background against the scene that should be kept
+    other: float  # against the scene that should not
+    whole: float  # PSNR against the target
+
+
+def verdict(frames: np.ndarray, example: Example) -> Verdict:
+    """Judge a result."""
+    frames = frames.astype(np.float32)
+    behind = background(example.target.puppets() > 0)
+    return Verdict(
+        motion=motion_error(frames, example),
+        identity=identity_share(frames, example),
+        kept=decibels(frames[behind], example.target.pictures[behind]),
+        other=decibels(frames[behind], example.other_scene[behind]),
+        whole=decibels(frames, example.target.pictures),
+    )
+
+
+def decibels(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the PSNR of pictures in 0..255."""
+    error = np.square(found.astype(np.float64) - wanted).mean()
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def background(person: np.ndarray) -> np.ndarray:
+    """Return where [F, size, size] there is no person within RIM pixels."""
+    near = person.copy()
+    for axis in (1, 2):
+        near |= np.logical_or.reduce([np.roll(near, step, axis) for step in range(-RIM, RIM + 1)])
+    return ~near
+
+
+def recognised(frames: np.ndarray, empty: np.ndarray, puppets: tuple[Puppet, ...]) -> np.ndarray:
+    """Return which puppet (from 1; 0: the backdrop) each pixel's colour is nearest to: [F, size, size].
+
+    `empty` [size, size, 3] is the backdrop.
+    """
+    colours = np.array([puppet.colours[part] for puppet in puppets for part in PARTS], np.float32)
+    to_parts = np.square(frames[..., None, :].astype(np.float32) - colours).sum(axis=-1)
+    to_backdrop = np.square(frames.astype(np.float32) - empty).sum(axis=-1)
+    nearest = to_parts.argmin(axis=-1) // PART_STRIDE + 1
+    return np.where(to_backdrop < to_parts.min(axis=-1), 0, nearest)
+
+
+def motion_error(frames: np.ndarray, example: Example) -> float:
+    """Return the mean distance of centroids, both clips recognised alike; a puppet not to be seen counts as 1."""
+    scene = 0 if example.mode == "replacement" else 1
+    size = frames.shape[1]
+    empty = np.asarray(example.group.backdrops[scene].image(size).reduce(SUPERSAMPLING))
+    puppets = example.group.casts[1].puppets
+    found, wanted = (recognised(clip, empty, puppets) for clip in (frames, example.target.pictures))
+    errors = []
+    for number in range(1, len(puppets) + 1):
+        for mine, theirs in zip(found == number, wanted == number, strict=True):
+            if theirs.any():
+                step = centroid(mine) - centroid(theirs) if mine.any() else np.array([size, 0])
+                errors.append(np.hypot(*step) / size)
+    return float(np.mean(errors))
+
+
+def centroid(where: np.ndarray) -> np.ndarray:
+    """Return the mean (row, column) of the true pixels of a frame."""
+    return np.argwhere(where).mean(axis=0)
+
+
+def identity_share(frames: np.ndarray, example: Example) -> float:
+    """Return the share of parts that have the reference's colour rather than the driving puppet's."""
+    driving, reference = (cast.puppets for cast in example.group.casts)
+    votes = []
+    for number, (theirs, ours) in enumerate(zip(driving, reference, strict=True)):
+        for part in PARTS:
+            where = example.target.shows(number, part)
+            if where.any():
+                colour = frames[where].mean(axis=0)
+                votes.append(_distance(colour, ours.colours[part]) < _distance(colour, theirs.colours[part]))
+    return float(np.mean(votes))
+
+
+def routed(plain: np.ndarray, swapped: np.ndarray, example: Example, turned: Example) -> bool:
+    """Whether swapping the identities of two people swapped them: each result is nearer to its own target.
+
+    `example` and `turned` differ in the reference mask and the target only; only pixels count where the targets differ.
+    """
+    differ = (example.target.pictures != turned.target.pictures).any(axis=-1)
+    first, second = (shot.target.pictures[differ].astype(np.float32) for shot in (example, turned))
+    return all(
+        np.square(mine[differ] - own).mean() < np.square(mine[differ] - other).mean()
+        for mine, own, other in ((plain, first, second), (swapped, second, first))
+    )
+
+
+def seam_ratio(frames: np.ndarray, length: int, overlap: int) -> float:
+    """Return the largest jump between segments over the largest frame difference within one."""
+    steps = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean(axis=(1, 2, 3))
+    at_seam = np.zeros(len(steps), bool)
+    at_seam[length - 1 :: length - overlap] = True
+    return float(steps[at_seam].max() / steps[~at_seam].max())
+
+
+def drift(frames: np.ndarray, example: Example) -> float:
+    """Return how far the mean colour moved from the target's between first and last frames, as a share of 255."""
+    away = (frames.astype(np.float32) - example.target.pictures).mean(axis=(1, 2))
+    ends = len(frames) // 3
+    return float(np.abs(away[-ends:].mean(axis=0) - away[:ends].mean(axis=0)).max() / 255)
+
+
+def _distance(first: np.ndarray, second: tuple[int, int, int]) -> float:
+    return float(np.square(first - np.asarray(second)).sum())
