@@ -1,6 +1,7 @@
 """Finished segments are kept: a stopped run goes on where it was, and never with another run's segments."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import mlx.core as mx
@@ -11,12 +12,15 @@ from support import Recorder, golden_prompts, golden_scene, golden_settings
 from mlx_backend.models.scail2 import Scail2DiT
 from mlx_backend.pipelines import finished
 from mlx_backend.pipelines.generate import Prompts, generate
+from mlx_backend.pipelines.sample import ClipRequest, sample_clip
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.pipelines.text import encode_prompts
 from mlx_backend.spec.continuation import Continuation
 from mlx_backend.spec.errors import Cancelled
 from mlx_backend.spec.requests import LoraRequest
 
-INDEX = 3  # three segments, two steps each
+INDEX = 3  # segments of 13 frames, two steps each
+TWO_SEGMENTS = 21  # frames
 
 
 class Told(Recorder):
@@ -52,16 +56,21 @@ def passes(monkeypatch):
     return calls
 
 
+def two_segments(**changes):
+    return replace(golden_scene(INDEX), max_frames=TWO_SEGMENTS, **changes)
+
+
 def run(models, kept, listener=None, scene=None, settings=None, prompts=None):
-    return generate(
-        models,
-        prompts or golden_prompts(INDEX),
-        scene or golden_scene(INDEX),
-        settings or golden_settings(INDEX),
-        None,
-        listener or Told(),
-        kept,
-    )
+    """Return the latents of the segments."""
+    prompts, scene, listener = prompts or golden_prompts(INDEX), scene or two_segments(), listener or Told()
+    text = encode_prompts(models.text_encoder, prompts.positive, prompts.negative, Recorder())
+    clip = ClipRequest(models.clip, scene.references)
+    chosen = settings or golden_settings(INDEX)
+    return sample_clip(models.dit, models.vae, text, clip, scene, chosen, listener, kept).segments
+
+
+def same(some, others):
+    return len(some) == len(others) and all(map(np.array_equal, some, others))
 
 
 @pytest.fixture(scope="module")
@@ -69,41 +78,59 @@ def whole(models):
     return run(models, None)
 
 
-@pytest.fixture
-def stopped(models, tmp_path):
-    """Return a folder with the first of three segments."""
+@pytest.fixture(scope="module")
+def first_segment(models, tmp_path_factory):
+    """Return what a run leaves that was stopped in the second of two segments."""
+    folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(Cancelled):
-        run(models, tmp_path, Told(stop_at=(2, 1)))
-    assert len(list(tmp_path.iterdir())) == 1
+        run(models, folder, Told(stop_at=(2, 1)))
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.fixture
+def stopped(first_segment, tmp_path):
+    """Return a folder of one's own with it."""
+    shutil.copy(first_segment, tmp_path)
     return tmp_path
 
 
 def test_a_stopped_run_goes_on_and_says_so(models, stopped, whole, passes):
     listener = Told()
-    frames = run(models, stopped, listener)
-    assert np.array_equal(frames, whole)
-    assert len(passes) == 2 * golden_settings(INDEX).passes  # of segments two and three
+    assert same(run(models, stopped, listener), whole)
+    assert len(passes) == golden_settings(INDEX).passes  # of the second segment
     assert "Segment 1 was made before with the same inputs" in listener.resumed[0]
-    assert "goes on at segment 2 of 3" in listener.resumed[0]
+    assert "goes on at segment 2 of 2" in listener.resumed[0]
+
+
+def test_frames_are_those_of_an_uninterrupted_run(models, tmp_path):
+    """From prompt to frames, where the command line and the node that does all are told to keep segments."""
+    case = models, golden_prompts(INDEX), two_segments(), golden_settings(INDEX), None
+    listener = Told()
+    made = [generate(*case, told, kept) for told, kept in ((Told(), None), (Told(), tmp_path), (listener, tmp_path))]
+    assert listener.resumed
+    assert np.array_equal(made[0], made[1])
+    assert np.array_equal(made[0], made[2])
 
 
 def test_a_run_that_was_finished_needs_no_pass(models, tmp_path, whole, passes):
     run(models, tmp_path)
     passes.clear()
     listener = Told()
-    assert np.array_equal(run(models, tmp_path, listener), whole)
+    assert same(run(models, tmp_path, listener), whole)
     assert not passes
     assert "All of this run was made before" in listener.resumed[0]
 
 
-def test_nothing_is_said_or_kept_without_a_folder(models, whole):
-    listener = Told()
-    run(models, None, listener)
+def test_nothing_is_said_without_a_folder(models):
+    listener = Told(stop_at=(1, 1))
+    with pytest.raises(Cancelled):
+        run(models, None, listener)
     assert not listener.resumed
 
 
 def other_scene(name):
-    scene = golden_scene(INDEX)
+    scene = two_segments()
     array = getattr(scene, name).copy()
     if name == "driving":  # the last segment's part is not looked at
         array[0, 5, 5, 0] = 1 - array[0, 5, 5, 0]
@@ -114,8 +141,9 @@ def other_scene(name):
 
 @pytest.mark.parametrize("name", ["references", "driving", "driving_mask", "reference_masks"])
 def test_other_pictures_begin_anew(models, stopped, name):
-    listener = Told()
-    run(models, stopped, listener, scene=other_scene(name))
+    listener = Told(stop_at=(1, 1))
+    with pytest.raises(Cancelled):  # in the first segment, which is made again
+        run(models, stopped, listener, scene=other_scene(name))
     assert not listener.resumed
 
 
@@ -149,8 +177,9 @@ def test_another_prompt_begins_anew(models, stopped):
 
 def test_another_precision_of_the_same_file_is_told_apart_by_its_dtype(models, stopped, snapshot):
     """On the CPU both precisions compute in float32, so here they are the same run; the key has what is computed in."""
-    listener = Told()
-    run(Models.of(ModelStore(snapshot, "float32")), stopped, listener)
+    listener = Told(stop_at=(2, 1))
+    with pytest.raises(Cancelled):
+        run(Models.of(ModelStore(snapshot, "float32")), stopped, listener)
     assert listener.resumed
 
 
@@ -183,19 +212,19 @@ def test_a_damaged_segment_is_made_again(models, stopped, whole, damage):
         content = bytearray(b"not a tensor at all")
     path.write_bytes(content)
     listener = Told()
-    assert np.array_equal(run(models, stopped, listener), whole)
+    assert same(run(models, stopped, listener), whole)
     assert not listener.resumed
 
 
-def test_a_longer_clip_begins_with_the_segments_that_both_have(models, tmp_path, whole, passes):
-    scene = golden_scene(INDEX)
-    short = replace(scene, max_frames=21)  # two whole segments of 13 frames
-    run(models, tmp_path, scene=short)
-    passes.clear()
+def test_a_longer_clip_begins_with_the_segments_that_both_have(models, stopped, passes):
     listener = Told()
-    assert np.array_equal(run(models, tmp_path, listener), whole)
-    assert "Segments 1 to 2 were made before" in listener.resumed[0]
-    assert len(passes) == golden_settings(INDEX).passes
+    made = run(models, stopped, listener, scene=golden_scene(INDEX))
+    assert len(made) == 3
+    assert "Segment 1 was made before" in listener.resumed[0]
+    assert len(passes) == 2 * golden_settings(INDEX).passes
+    passes.clear()
+    assert same(run(models, stopped), made[:2])
+    assert not passes
 
 
 def test_the_oldest_go_first_when_there_are_too_many(models, tmp_path, monkeypatch):
@@ -208,30 +237,28 @@ def test_the_oldest_go_first_when_there_are_too_many(models, tmp_path, monkeypat
     next(path for path in tmp_path.iterdir() if path != old).unlink()
     run(models, tmp_path)
     assert not old.exists()
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_full_disk_costs_nothing_but_the_segments(models, tmp_path, whole):
     file = tmp_path / "a file"
     file.write_text("")
-    assert np.array_equal(run(models, file / "below"), whole)
+    assert same(run(models, file / "below"), whole)
 
 
-def test_a_file_says_what_it_is(models, tmp_path):
+def test_a_file_says_what_it_is(stopped):
     from safetensors import safe_open
 
-    run(models, tmp_path)
-    with safe_open(next(tmp_path.iterdir()), "numpy") as file:
+    with safe_open(next(stopped.iterdir()), "numpy") as file:
         about = file.metadata()
     assert '"steps": 2' in about["run"]
-    assert about["segment"].endswith("of 3")
+    assert about["segment"] == "1 of 2"
 
 
 def test_an_unused_lora_strength_begins_anew(models, stopped, tmp_path_factory):
     from safetensors.numpy import save_file
 
     path = tmp_path_factory.mktemp("lora") / "a.safetensors"
-    dim = 64
     prefix = "diffusion_model.blocks.0.self_attn.q"
     q = models.dit.store.get("dit", Told()).blocks[0].self_attn.q.weight.shape
     dim = q[0]
