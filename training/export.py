@@ -67,6 +67,8 @@ def main() -> None:
             shutil.copytree(dense, asked.output)
         else:
             convert(open_source(dense), asked.output, ConvertOptions(bits=asked.bits), LogListener())
+            for name in ("vae", "clip"):  # a conversion widens them to float32
+                shutil.copy(dense / f"{name}.safetensors", asked.output)
 
 
 if __name__ == "__main__":
