@@ -131,7 +131,7 @@ def _shown(frames: np.ndarray, plan: Resampling) -> np.ndarray:
 
 
 def _inputs() -> list[io.Input]:
-    reference, mode, seed, *masks = _same(
+    reference, mode, seed, *masks = sockets.inputs_of(
         Scail2Sampler, "reference_image", "mode", "seed", "reference_mask", "driving_mask"
     )
     return [
@@ -141,9 +141,9 @@ def _inputs() -> list[io.Input]:
             "driving_video",
             tooltip="The motion, as the frames of a clip at any rate. One frame makes a still picture.",
         ),
-        *_same(Scail2T5Encode, "prompt", "negative_prompt"),
+        *sockets.inputs_of(Scail2T5Encode, "prompt", "negative_prompt"),
         mode,
-        *_same(Scail2Settings, "preset", "size"),
+        *sockets.inputs_of(Scail2Settings, "preset", "size"),
         io.Combo.Input(
             "orientation",
             options=[AS_REFERENCE, *ORIENTATIONS],
@@ -177,9 +177,3 @@ def _inputs() -> list[io.Input]:
             advanced=True,
         ),
     ]
-
-
-def _same(node: type[io.ComfyNode], *names: str) -> list[io.Input]:
-    """Return inputs of a single node: the same words, values and limits."""
-    inputs = {item.id: item for item in node.define_schema().inputs}
-    return [inputs[name] for name in names]

@@ -93,9 +93,8 @@ class Scail2InputCheck(io.ComfyNode):
 
 def _inputs() -> list[io.Input]:
     """Return the sampler's own inputs, as far as the pictures, the size, the segments and the passes go."""
-    sampler = {item.id: item for item in Scail2Sampler.define_schema().inputs}
     return [
-        *(sampler[name] for name in PICTURES),
+        *sockets.inputs_of(Scail2Sampler, *PICTURES),
         io.Float.Input(
             "driving_fps",
             default=SCAIL2.fps,
@@ -105,7 +104,7 @@ def _inputs() -> list[io.Input]:
             tooltip="Frames per second of the driving video: connect the fps of Get Video Components, or of SCAIL-2 "
             "Resample FPS. The model was trained on 16.",
         ),
-        *(sampler[name] for name in (*FRAMES, *PASSES)),
+        *sockets.inputs_of(Scail2Sampler, *FRAMES, *PASSES),
         sockets.Model.Input(
             "model",
             optional=True,

@@ -160,7 +160,6 @@ def _streams(options: dict[str, Any], clip: int) -> CoreStreams:
 
 
 def _inputs() -> list[io.Input]:
-    shared = {item.id: item for item in Scail2Sampler.define_schema().inputs}
     return [
         sockets.Model.Input("model", tooltip="From Load SCAIL-2, with LoRAs from SCAIL-2 LoRA: not a core model."),
         io.Conditioning.Input(
@@ -175,9 +174,7 @@ def _inputs() -> list[io.Input]:
             tooltip="The latent output of WanSCAILToVideo. With previous_frames there it brings the frames to continue "
             "from, and its noise_mask keeps them.",
         ),
-        shared["seed"],
-        shared["steps"],
-        shared["cfg"],
+        *sockets.inputs_of(Scail2Sampler, "seed", "steps", "cfg"),
         io.Float.Input(
             "shift",
             default=CORE_SHIFT,
@@ -208,5 +205,5 @@ def _inputs() -> list[io.Input]:
             "results compare. upstream: as the original and as SCAIL-2 Sampler.",
             advanced=True,
         ),
-        *(shared[name] for name in ("step_cache", "cache_threshold", "guidance_until")),
+        *sockets.inputs_of(Scail2Sampler, "step_cache", "cache_threshold", "guidance_until"),
     ]

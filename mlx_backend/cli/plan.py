@@ -108,20 +108,11 @@ def _read(folder: Path) -> ModelSizes:
 
     snapshot = Snapshot.open(folder)
     require_mlx()
+    from ..pipelines.planning import model_sizes
     from ..weights.components import part_sizes
 
-    parts = {name: part_sizes(snapshot, name, "auto") for name in ("dit", "vae", "t5_encoder", "clip")}
-    dit, vae, text, clip = parts.values()
-    return ModelSizes(
-        dit=dit.config,
-        vae=vae.config,
-        text=text.config,
-        clip=clip.config,
-        dit_storage=dit.storage,
-        vae_storage=vae.storage,
-        text_storage=text.storage,
-        clip_storage=clip.storage,
-    )
+    dit, vae, text, clip = (part_sizes(snapshot, name, "auto") for name in ("dit", "vae", "t5_encoder", "clip"))
+    return model_sizes(dit=dit, vae=vae, text=text, clip=clip)
 
 
 def _job(chosen: argparse.Namespace) -> Job:

@@ -37,7 +37,7 @@ def plan_run(
     """
     sizes = (None if part is None else sizes_of(part) for part in (dit, vae, text_encoder, clip))
     diffusion, autoencoder, text, vision = sizes
-    model = _model(dit=diffusion, vae=autoencoder, clip=vision, text=text)
+    model = model_sizes(dit=diffusion, vae=autoencoder, clip=vision, text=text)
     return _choose(dit, model, diffusion, _job(run.plan, *run.scene.size, len(run.scene.references)))
 
 
@@ -50,7 +50,7 @@ def plan_denoising(dit: Handle, size: LatentSize, references: int) -> RunPlan:
     frames = TEMPORAL_STRIDE * (size.frames - 1) + 1
     plan = SegmentPlan((Segment(0, frames, 0),), frames, 1)
     job = _job(plan, SPATIAL_STRIDE * size.width, SPATIAL_STRIDE * size.height, references)
-    return _choose(dit, _model(dit=diffusion), diffusion, job, ("load", "denoise"))
+    return _choose(dit, model_sizes(dit=diffusion), diffusion, job, ("load", "denoise"))
 
 
 def _choose(
@@ -102,7 +102,7 @@ def decode_tiling(vae: Handle, latents: SegmentLatents) -> Tiling | None:
     """Return the largest tiles in which the latents can be decoded in the memory allowed, None: whole frames."""
     height, width = latents.segments[0].shape[2:]
     job = _job(latents.plan, SPATIAL_STRIDE * width, SPATIAL_STRIDE * height)
-    model = _model(vae=sizes_of(vae))
+    model = model_sizes(vae=sizes_of(vae))
     backend = Backend(on_gpu=this_machine().on_gpu, compute="float32")
     for tile in TILES:
         plan = predict(model, job, backend, "streamed", tile)
@@ -155,7 +155,7 @@ def _tiling(tile: int) -> Tiling | None:
     return Tiling(tile, SPATIAL_STRIDE) if tile else None
 
 
-def _model(
+def model_sizes(
     *,
     dit: PartSizes | None = None,
     vae: PartSizes | None = None,
