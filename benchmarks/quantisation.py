@@ -27,7 +27,7 @@ from mlx_backend.spec.conversion import ConvertOptions  # noqa: E402
 from mlx_backend.spec.events import LogListener  # noqa: E402
 from mlx_backend.weights.components import load_component  # noqa: E402
 from mlx_backend.weights.convert import convert  # noqa: E402
-from mlx_backend.weights.random_snapshot import DIT  # noqa: E402
+from mlx_backend.weights.random_parts import DIT  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
 
 TINY = Path(__file__).parent.parent / "tests" / "data" / "goldens" / "snapshot" / "dit.safetensors"

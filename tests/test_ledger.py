@@ -22,7 +22,7 @@ from mlx_backend.spec.ledger import MAX_ELEMENTS, Tokens, dit_pass, preparation,
 from mlx_backend.spec.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE, DiTConfig
 from mlx_backend.spec.storage import Storage, clip_bytes, dit_bytes, umt5_layer_bytes
 from mlx_backend.spec.vae_units import decode_flops, decoder_units, encode_flops, vae_parameters
-from mlx_backend.weights.random_snapshot import CLIP, DIT, UMT5, VAE
+from mlx_backend.weights.random_parts import CLIP, DIT, UMT5, VAE
 
 # Pixels of 81 frames: tokens, and PFLOP of linear layers, self-attention and cross-attention, computed by hand.
 REAL = {

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams  # noqa: E402
 from mlx_backend.models.vae21 import WanVAE21  # noqa: E402
 from mlx_backend.spec.sizes import DiTConfig, VAEConfig  # noqa: E402
-from training import checkpoint, dit, measures, vae  # noqa: E402
+from training import dit, measures, snapshot, stage, vae  # noqa: E402
 from world.scenes import MODES, Example, Group  # noqa: E402
 
 BAR = 1e-4  # float32 both, summed in another order
@@ -137,12 +137,15 @@ def test_the_dit_twin_gives_our_velocity(replacement, extras, known):
     assert np.abs(found - wanted).max() < BAR * np.abs(wanted).max()
 
 
-def test_small_checkpoints_keep_the_weights():
-    weights = {"matrix": torch.randn(128, 256), "bias": torch.randn(256)}
-    back = checkpoint.unpacked(checkpoint.packed(weights, in_8_bits=True))
-    step = weights["matrix"].abs().amax(dim=1, keepdim=True) / 127
-    assert ((back["matrix"] - weights["matrix"]).abs() <= 0.51 * step).all()
-    assert torch.allclose(back["bias"], weights["bias"], atol=2e-3)
+def test_packing_keeps_the_weights():
+    weights = {"layer.weight": torch.randn(128, 256), "layer.bias": torch.randn(256)}
+    small = snapshot.packed(weights)
+    assert small["layer.weight"].dtype == torch.int8
+    back = snapshot.unpacked(small)
+    assert back.keys() == weights.keys()
+    step = weights["layer.weight"].abs().amax(dim=1, keepdim=True) / 127
+    assert ((back["layer.weight"] - weights["layer.weight"]).abs() <= 0.51 * step).all()
+    assert torch.allclose(back["layer.bias"], weights["layer.bias"], atol=2e-3)  # float16
 
 
 TIMES = np.arange(5)
@@ -197,3 +200,16 @@ def test_seams_and_drift_are_found():
     jumped[9:] += 40
     assert measures.seam_ratio(jumped, 9, 5) > 1.5
     assert measures.drift(frames + np.arange(17)[:, None, None, None], made) > 0.02
+
+
+def test_processes_share_the_work_and_all_get_all_of_it(monkeypatch):
+    given = [torch.randn(4, 3), torch.randn(2, 5), torch.randn(6, 2)]
+    alone = stage._shared(torch.exp, given)
+    parts = []
+    monkeypatch.setattr(stage, "processes", lambda: 2)
+    monkeypatch.setattr(stage.dist, "all_reduce", lambda x: parts.append(x.clone()))
+    for number in range(2):
+        monkeypatch.setattr(stage, "rank", lambda number=number: number)
+        stage._shared(torch.exp, given)
+    assert not torch.equal(parts[0], parts[1])
+    assert torch.allclose(sum(parts), torch.cat([x.flatten() for x in alone]))

@@ -6,6 +6,7 @@ import pytest
 from mlx_backend.conditioning.masks import IDENTITIES as NAMES
 from mlx_backend.conditioning.masks import PLANES, driving_background, reference_background
 from world.scenes import MODES, WORDS, Example, Group, blacked
+from world.shapes import seen
 from world.stage import IDENTITIES
 
 SIZE = 96
@@ -47,17 +48,17 @@ def test_masks_have_the_colours_of_the_people_and_the_background_of_the_mode(mod
 
 
 def test_outside_the_mask_the_picture_is_the_backdrop():
-    """The mask is exact: no pixel outside it, but for antialiased rims, differs from the empty scene."""
+    """The mask is exact: no pixel outside it, but for soft rims, differs from the empty scene."""
     group = Group.random(5, 2)
     shot = group.clip(1, 1, TIMES, SIZE)
-    empty = np.asarray(group.backdrops[1].image(SIZE).reduce(3))
+    empty = np.asarray(seen(group.backdrops[1].image(SIZE)))
     person = shot.labels > 0
     rim = person.copy()
     for axis in (1, 2):
-        rim |= np.roll(rim, -1, axis) | np.roll(rim, 1, axis)
+        rim |= np.logical_or.reduce([np.roll(rim, step, axis) for step in range(-4, 5)])
     same = (shot.pictures == empty).all(axis=-1)
     assert same[~rim].mean() > 0.999  # the middle of a pixel decides: the point of a hat may miss it
-    assert same[person].mean() < 0.001
+    assert same[person].mean() < 0.01
     assert 0.05 < person.mean() < 0.6
 
 
@@ -81,7 +82,7 @@ def test_the_modes_differ_in_whose_scene_is_kept():
     assert np.array_equal(animated.other_scene, replaced.target.pictures)
     driving_behind = behind & ~(animated.driving_mask.max(axis=-1) > 0)
     differs = replaced.target.pictures[driving_behind].astype(int) - replaced.driving[driving_behind]
-    assert (np.abs(differs).max(axis=-1) == 0).mean() > 0.95  # all but the antialiased rims
+    assert (np.abs(differs).max(axis=-1) == 0).mean() > 0.8  # all but the soft rims
 
 
 def test_swapping_keeps_the_reference_and_changes_who_moves_how():

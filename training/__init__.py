@@ -1,1 +1,5 @@
-"""How the small SCAIL-2 is trained: networks in PyTorch whose weights are the project's own, bit for bit."""
+"""Training of a small SCAIL-2 on the world of puppets: see README.md."""
+
+from mlx_backend.runtime.device import require_mlx
+
+require_mlx()  # before a module of this package imports MLX or PyTorch, so that MLX finds its own fast BLAS

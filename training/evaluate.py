@@ -1,4 +1,4 @@
-"""Judge a snapshot on held-out samples through the project's own pipeline: `python -m training.evaluate SNAPSHOT`.
+"""Judge a snapshot on held-out samples through the project's own pipeline: `python -m training.evaluate [SNAPSHOT]`.
 
 Prints what was measured and the bar of each measure. Seeds are fixed, and none of them was trained on.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from PIL import Image
 
 from mlx_backend.pipelines.generate import Prompts, generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.runtime.device import require_mlx
 from mlx_backend.spec.conversion import ConvertOptions
 from mlx_backend.spec.events import LogListener
 from mlx_backend.spec.requests import Economy, SamplingSettings, Scene
@@ -25,22 +24,38 @@ from mlx_backend.weights.convert import convert, open_source
 from mlx_backend.weights.snapshot import Snapshot
 from world.scenes import MODES, Example, Group
 
+from .faults import FAULTS, fault
 from .measures import Verdict, decibels, drift, routed, seam_ratio, verdict
-from .sizes import FRAMES, SIDE
+from .sizes import FRAMES, OVERLAP, SHIPPED, SIDE
 
-SETTINGS = SamplingSettings(steps=20, cfg=1.0, shift=3.0, solver="unipc", segment_length=FRAMES, segment_overlap=5)
+SETTINGS = SamplingSettings(steps=12, cfg=1.0, shift=5.0, segment_length=FRAMES, segment_overlap=OVERLAP)
 SWAP_SEEDS = 10_000
-LONG_FRAMES = FRAMES + 2 * (FRAMES - SETTINGS.segment_overlap)  # three segments
+SEGMENTS = 3
+LONG_FRAMES = FRAMES + (SEGMENTS - 1) * (FRAMES - OVERLAP)
+WRITTEN_OUT = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Something measured over clips, and whether it is good enough."""
+
+    name: str
+    found: str
+    bar: str
+    passes: bool
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passes else 'FAIL'} {self.name}: {self.found} (bar: {self.bar})"
 
 
 class Judge:
     """A snapshot and what it makes of examples."""
 
     def __init__(self, folder: Path, settings: SamplingSettings):
-        self._models = Models.of(ModelStore(Snapshot.open(folder), "float32"))
+        self._models = Models.of(ModelStore(Snapshot.open(folder), WRITTEN_OUT))
         self._settings = settings
 
-    def frames(self, example: Example, settings: SamplingSettings | None = None) -> np.ndarray:
+    def frames(self, example: Example) -> np.ndarray:
         """Return the pipeline's frames [F, SIDE, SIDE, 3] in 0..255 for an example."""
         references, masks, driving, driving_mask = (
             pictures.astype(np.float32) / 255
@@ -55,7 +70,7 @@ class Judge:
             width=SIDE,
             height=SIDE,
         )
-        made = generate(self._models, Prompts(example.caption), scene, settings or self._settings, None, LogListener())
+        made = generate(self._models, Prompts(example.caption), scene, self._settings, None, LogListener())
         return made.clip(0, 1) * 255
 
 
@@ -76,14 +91,8 @@ def swaps(count: int) -> Iterable[tuple[Example, Example]]:
             yield pair
 
 
-def tell(text: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def judge_modes(judge: Judge, clips: int, pictures: Path | None) -> None:
-    """Print motion, identity and backgrounds of both modes."""
+def judge_modes(judge: Judge, clips: int, pictures: Path | None = None) -> Iterator[Measure]:
+    """Yield motion, identity and backgrounds of both modes."""
     rows = []
     for mode in MODES:
         found: list[Verdict] = []
@@ -93,49 +102,66 @@ def judge_modes(judge: Judge, clips: int, pictures: Path | None) -> None:
             found.append(verdict(frames, made))
             rows.append(strip(made, frames))
         near = np.mean([v.motion < 0.04 for v in found])
-        right = np.mean([v.kept >= 22 and v.kept >= v.other + 6 for v in found])
-        tell(
-            f"{mode}, {clips} clips: centroids within 4 % in {near:.0%} (bar 90 %), mean {_mean(found, 'motion'):.1%}; "
-            f"parts of the reference's colour {_mean(found, 'identity'):.0%} (bar 90 %); background "
-            f"{_mean(found, 'kept'):.1f} dB against the kept scene, {_mean(found, 'other'):.1f} dB against the other, "
-            f"as it should be in {right:.0%}; {_mean(found, 'whole'):.1f} dB against the target"
-        )
+        kept, other, identity = (_mean(found, name) for name in ("kept", "other", "identity"))
+        what = f"{near:.0%} of {clips} clips, mean distance {_mean(found, 'motion'):.1%}"
+        yield Measure(f"{mode}, centroids within 4 % of the width", what, "90 %", near >= 0.9)
+        yield Measure(f"{mode}, parts of the reference's colour", f"{identity:.0%}", "90 %", identity >= 0.9)
+        what = f"{kept:.1f} dB, {other:.1f} dB against the other scene"
+        yield Measure(f"{mode}, background", what, "22 dB, other 6 dB below", kept >= 22 and kept >= other + 6)
+        whole = _mean(found, "whole")
+        yield Measure(f"{mode}, whole picture against the target", f"{whole:.1f} dB", "none", passes=True)
     if pictures is not None:
         Image.fromarray(np.concatenate(rows)).save(pictures)
 
 
-def judge_swaps(judge: Judge, clips: int) -> None:
-    """Print how often the identity colours decide who moves how."""
-    right = [routed(judge.frames(plain), judge.frames(turned), plain, turned) for plain, turned in swaps(clips)]
-    tell(f"identities swapped, {clips} pairs: people follow their colours in {np.mean(right):.0%} (bar 85 %)")
+def judge_swaps(judge: Judge, clips: int) -> Iterator[Measure]:
+    """Yield how often the identity colours decide who moves how."""
+    right = np.mean(
+        [routed(judge.frames(plain), judge.frames(turned), plain, turned) for plain, turned in swaps(clips)]
+    )
+    what = f"{right:.0%} of {clips} pairs"
+    yield Measure("identity colours swapped, people swapped", what, "85 %", right >= 0.85)
 
 
-def judge_long(judge: Judge, clips: int) -> None:
-    """Print seams and drift of three segments."""
+def judge_long(judge: Judge, clips: int) -> Iterator[Measure]:
+    """Yield seams and drift of several segments."""
     seams, drifts = [], []
     for seed in range(clips):
         made = example(seed, "animation", LONG_FRAMES)
         frames = judge.frames(made)
-        seams.append(seam_ratio(frames, FRAMES, SETTINGS.segment_overlap))
+        seams.append(seam_ratio(frames, FRAMES, OVERLAP))
         drifts.append(drift(frames, made))
-    tell(
-        f"three segments, {clips} clips: largest jump at a seam {max(seams):.2f} of the largest within (bar 1.5); "
-        f"drift of the mean colour at most {max(drifts):.1%} (bar 2 %)"
-    )
+    what = f"{max(seams):.2f} of the largest step within, worst of {clips} clips"
+    yield Measure(f"{SEGMENTS} segments, largest jump at a seam", what, "1.5", max(seams) <= 1.5)
+    yield Measure(f"{SEGMENTS} segments, drift of the mean colour", f"{max(drifts):.1%}", "2 %", max(drifts) <= 0.02)
 
 
-def judge_ways(folder: Path, settings: SamplingSettings) -> None:
-    """Print how far packed weights and step caching move a clip from the same one as it is."""
-    made = example(0, "animation")
-    plain = Judge(folder, settings).frames(made)
+def judge_ways(folder: Path, settings: SamplingSettings, clips: int) -> Iterator[Measure]:
+    """Yield how far packed weights and step caching move clips from the same ones as they are."""
+    examples = [example(seed, "animation") for seed in range(clips)]
+    plain = [Judge(folder, settings).frames(made) for made in examples]
+
+    def compared(name: str, judge: Judge) -> Measure:
+        made = np.mean([decibels(judge.frames(e), p) for e, p in zip(examples, plain, strict=True)])
+        return Measure(f"{name}, against the clips as they are", f"{made:.1f} dB", "none", passes=True)
+
     with tempfile.TemporaryDirectory() as aside:
         for name, options in (("q8", ConvertOptions(bits=8)), ("mixed q4", ConvertOptions(mixed=True))):
             packed = Path(aside) / name.replace(" ", "-")
             convert(open_source(folder), packed, options, LogListener())
-            tell(f"{name}: {decibels(Judge(packed, settings).frames(made), plain):.1f} dB from the clip as it is")
+            yield compared(name, Judge(packed, settings))
     for name in ("easycache", "magcache"):
-        cached = replace(settings, economy=Economy(step_cache=name))
-        tell(f"{name}: {decibels(Judge(folder, cached).frames(made), plain):.1f} dB from the clip as it is")
+        yield compared(name, Judge(folder, replace(settings, economy=Economy(step_cache=name))))
+
+
+def judge_faults(folder: Path, settings: SamplingSettings, clips: int) -> Iterator[Measure]:
+    """Yield for each fault which measures see it."""
+    for name, what in FAULTS.items():
+        with fault(name):
+            judge = Judge(folder, settings)
+            found = [*judge_modes(judge, clips), *judge_swaps(judge, clips), *judge_long(judge, clips)]
+        seen = [str(measure) for measure in found if not measure.passes]
+        yield Measure(f"fault '{name}' ({what})", "".join(f"\n    {s}" for s in seen) or "unseen", "seen", bool(seen))
 
 
 def strip(made: Example, frames: np.ndarray) -> np.ndarray:
@@ -155,24 +181,27 @@ def _mean(found: list[Verdict], name: str) -> float:
 def main() -> None:
     """Judge."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("snapshot", type=Path)
+    parser.add_argument("snapshot", type=Path, nargs="?", default=SHIPPED, help="(default: %(default)s)")
     parser.add_argument("--clips", type=int, default=20, help="of each kind")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--pictures", type=Path, help="write reference, driving, target and result of each clip here")
-    parser.add_argument("--only", choices=("modes", "swaps", "long", "ways"), help="one part of it")
+    parser.add_argument("--only", choices=("modes", "swaps", "long", "ways", "faults"), help="one part of it")
     asked = parser.parse_args()
-    require_mlx()
     settings = replace(SETTINGS, steps=asked.steps)
     judge = Judge(asked.snapshot, settings)
+    few = max(1, asked.clips // 4)
     parts = {
         "modes": lambda: judge_modes(judge, asked.clips, asked.pictures),
         "swaps": lambda: judge_swaps(judge, asked.clips),
-        "long": lambda: judge_long(judge, max(1, asked.clips // 4)),
-        "ways": lambda: judge_ways(asked.snapshot, settings),
+        "long": lambda: judge_long(judge, few),
+        "ways": lambda: judge_ways(asked.snapshot, settings, few),
+        "faults": lambda: judge_faults(asked.snapshot, settings, few),
     }
     for name, part in parts.items():
         if asked.only in (None, name):
-            part()
+            for measure in part():
+                sys.stdout.write(f"{measure}\n")
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":

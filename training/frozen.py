@@ -16,7 +16,7 @@ from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.spec.events import LogListener
 from mlx_backend.weights.components import load_component
-from mlx_backend.weights.random_snapshot import filled, unigram_tokenizer
+from mlx_backend.weights.random_parts import filled, unigram_tokenizer
 from mlx_backend.weights.snapshot import TOKENIZER, Snapshot
 from mlx_backend.weights.tokenizer import load_tokenizer
 from world.scenes import WORDS

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlx_backend.conditioning.masks import SPATIAL, packed
+from mlx_backend.conditioning.masks import SPATIAL, TEMPORAL, packed
 from world.scenes import Group, blacked
 from world.stage import Shot
 
@@ -60,10 +60,14 @@ def drawn_group(seed: int, encoders: Encoders) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """A batch and the clean latents [B, 16, T, H, W] that it should lead to."""
+    """A batch, the clean latents [B, 16, T, H, W] that it should lead to, and where puppets are in them.
+
+    `covered` [B, 1, T, H, W] is the share of each cell that puppets cover.
+    """
 
     batch: Batch
     clean: Tensor
+    covered: Tensor
 
 
 class Groups:
@@ -124,8 +128,6 @@ class Groups:
         frames = of["clips"].shape[4]
         known = torch.where(chance(0.35), 1 + below(frames - 1), torch.zeros_like(g))
         words = torch.where(chance(NO_TEXT_SHARE), torch.full_like(g, CASTS * BACKDROPS), target * BACKDROPS + scene)
-        text = of["text"][g, words].float()
-        longest = int((text != 0).any(dim=-1).sum(dim=-1).max())
         batch = Batch(
             references=torch.cat(references, dim=2).transpose(1, 2).float(),
             reference_masks=torch.cat(masks, dim=2).transpose(1, 2).float() / CELL,
@@ -133,7 +135,9 @@ class Groups:
             driving_mask=of["clip_masks"][g, cast, behind].float() / CELL,
             history=(torch.arange(frames, device=device) < known[:, None]).float(),
             replacement=replacement,
-            text=text[:, :longest],
+            text=of["text"][g, words].float(),
             clip=primary(of["picture_tokens"][g, target, scene, view], of["alone_tokens"][g, target, view]).float(),
         )
-        return Examples(batch, of["clips"][g, target, scene].float())
+        covered = of["clip_masks"][g, target, 0].float().sum(dim=1, keepdim=True) / (CELL * TEMPORAL)
+        covered = covered.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+        return Examples(batch, of["clips"][g, target, scene].float(), covered)

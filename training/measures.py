@@ -9,9 +9,10 @@ import numpy as np
 
 from world.puppets import PART_STRIDE, PARTS, Puppet
 from world.scenes import Example
-from world.shapes import SUPERSAMPLING
+from world.shapes import Colour, seen
 
-RIM = 2  # pixels around a puppet that are not counted as background
+RIM = 3  # pixels around a puppet that are not counted as background
+ALIKE = 60.0  # distance of two colours below which nobody could say which of them is seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def motion_error(frames: np.ndarray, example: Example) -> float:
     """Return the mean distance of centroids, both clips recognised alike; a puppet not to be seen counts as 1."""
     scene = 0 if example.mode == "replacement" else 1
     size = frames.shape[1]
-    empty = np.asarray(example.group.backdrops[scene].image(size).reduce(SUPERSAMPLING))
+    empty = np.asarray(seen(example.group.backdrops[scene].image(size)))
     puppets = example.group.casts[1].puppets
     found, wanted = (recognised(clip, empty, puppets) for clip in (frames, example.target.pictures))
     errors = []
@@ -86,16 +87,19 @@ def centroid(where: np.ndarray) -> np.ndarray:
 
 
 def identity_share(frames: np.ndarray, example: Example) -> float:
-    """Return the share of parts that have the reference's colour rather than the driving puppet's."""
+    """Return the share of parts that have the reference's colour rather than the driving puppet's.
+
+    Parts that are of about the same colour on both are not counted; with none left it is 1.
+    """
     driving, reference = (cast.puppets for cast in example.group.casts)
     votes = []
     for number, (theirs, ours) in enumerate(zip(driving, reference, strict=True)):
         for part in PARTS:
             where = example.target.shows(number, part)
-            if where.any():
+            if where.any() and _distance(ours.colours[part], theirs.colours[part]) > ALIKE:
                 colour = frames[where].mean(axis=0)
                 votes.append(_distance(colour, ours.colours[part]) < _distance(colour, theirs.colours[part]))
-    return float(np.mean(votes))
+    return float(np.mean(votes)) if votes else 1.0
 
 
 def routed(plain: np.ndarray, swapped: np.ndarray, example: Example, turned: Example) -> bool:
@@ -126,5 +130,5 @@ def drift(frames: np.ndarray, example: Example) -> float:
     return float(np.abs(away[-ends:].mean(axis=0) - away[:ends].mean(axis=0)).max() / 255)
 
 
-def _distance(first: np.ndarray, second: tuple[int, int, int]) -> float:
-    return float(np.square(first - np.asarray(second)).sum())
+def _distance(first: Colour | np.ndarray, second: Colour) -> float:
+    return float(np.linalg.norm(np.subtract(first, second)))

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from mlx_backend.runtime.device import require_mlx
-
-from .checkpoint import averaged
 from .frozen import Encoders, write_frozen
 from .groups import drawn_group
 from .sizes import HELD_OUT, VAE
+from .snapshot import averaged
+from .stage import join_processes, processes, rank
 from .train_vae import halved, signed
 from .vae import VAE as Autoencoder
 
@@ -32,7 +32,6 @@ FIRST_SEED = HELD_OUT + 1_000_000_000  # apart from the seeds that the VAE is tr
 
 @cache
 def _encoders(folder: Path) -> Encoders:
-    require_mlx()
     return Encoders(folder)
 
 
@@ -85,9 +84,13 @@ def main() -> None:
     network = Autoencoder(VAE).to(asked.device).eval()
     network.load_state_dict(averaged(asked.folder / "vae.pt"))
     frozen = asked.folder / "frozen"
-    write_frozen(frozen)
+    join_processes()
+    if rank() == 0:
+        write_frozen(frozen)
+    if dist.is_initialized():
+        dist.barrier()
     begun = time.monotonic()
-    for shard in range(-(-asked.groups // asked.shard)):
+    for shard in range(rank(), -(-asked.groups // asked.shard), processes()):
         path = asked.folder / f"groups-{shard:04d}.pt"
         if path.is_file():
             continue

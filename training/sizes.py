@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
-from mlx_backend.weights.random_snapshot import LETTERS
+from mlx_backend.weights.random_parts import LETTERS
 from world.scenes import WORDS
 
 VAE = VAEConfig(dim=16, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=1, temporal_downsample=(False, True, True))
@@ -31,5 +33,7 @@ DIT = DiTConfig(
     clip_dim=CLIP.dim,
 )
 SIDE = 96  # pixels
-FRAMES = 9
+FRAMES = 9  # of a segment
+OVERLAP = 5  # frames that a segment continues from
+SHIPPED = Path(__file__).parents[1] / "assets" / "puppets"
 HELD_OUT = 1_000_000  # seeds below are for judging, seeds from here on for training

@@ -37,20 +37,34 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                update = _turned(state, parameter.grad) if group["turn"] else _adam(state, parameter.grad)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            follow = _momentum if group["turn"] else _adam
+            updates = [follow(self.state[parameter], parameter.grad) for parameter in parameters]
+            updates = _shared(_turned, updates) if group["turn"] else updates
+            for parameter, update in zip(parameters, updates, strict=True):
                 if parameter.ndim > 1:
                     parameter.mul_(1 - group["lr"] * group["decay"])
                 parameter.sub_(group["lr"] * update)
 
 
-def _turned(state: dict[str, Any], gradient: Tensor) -> Tensor:
+def _momentum(state: dict[str, Any], gradient: Tensor) -> Tensor:
     momentum = state.setdefault("momentum", torch.zeros_like(gradient))
     momentum.lerp_(gradient, 0.05)
-    x = gradient.lerp(momentum, 0.95).flatten(1)
+    return gradient.lerp(momentum, 0.95)
+
+
+def _shared(work: Callable[[Tensor], Tensor], given: list[Tensor]) -> list[Tensor]:
+    """Return work(x) for each x given, of x's shape; with several processes each does its part, and all get all."""
+    if processes() == 1:
+        return [work(x) for x in given]
+    done = [work(x) if i % processes() == rank() else torch.zeros_like(x) for i, x in enumerate(given)]
+    joined = torch.cat([x.flatten() for x in done])
+    dist.all_reduce(joined)
+    return [part.view_as(x) for part, x in zip(joined.split([x.numel() for x in given]), given, strict=True)]
+
+
+def _turned(gradient: Tensor) -> Tensor:
+    x = gradient.flatten(1)
     x = (x / (x.norm() + 1e-12)).bfloat16()
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
@@ -82,6 +96,11 @@ def join_processes() -> None:
 def rank() -> int:
     """Return the number of this process; each sees other examples."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes() -> int:
+    """Return how many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @dataclass(slots=True)
@@ -145,7 +164,7 @@ class Stage:
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             joined = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor([share])])
             dist.all_reduce(joined)
-            joined /= dist.get_world_size()
+            joined /= processes()
             sizes = [gradient.numel() for gradient in gradients]
             for gradient, mean in zip(gradients, joined[:-1].split(sizes), strict=True):
                 gradient.copy_(mean.view_as(gradient))

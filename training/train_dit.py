@@ -15,7 +15,8 @@ from .groups import Examples, Groups
 from .sizes import DIT
 from .stage import Muon, Stage, join_processes, rank
 
-SHIFT = 3.0  # of the noise levels, as sampling has it
+SHIFT = 5.0  # of the noise levels: who stands where is decided where nearly all is noise
+PUPPET_WEIGHT = 3.0  # of a cell full of puppet, beside 1 for the backdrop
 PROCESSES = 64  # at most; they draw examples by seeds of their own
 TELL_EVERY = 30  # seconds
 EXTRAS_EVERY = 4  # steps; the others show one reference
@@ -28,7 +29,7 @@ def noise_levels(count: int, random: torch.Generator) -> Tensor:
 
 
 def flow_loss(network: DiT, examples: Examples, random: torch.Generator) -> Tensor:
-    """Return the mean squared error of the velocity on the frames that are not known."""
+    """Return the mean squared error of the velocity on the frames that are not known, puppets counting more."""
     clean = examples.clean
     sigma = noise_levels(len(clean), random).to(clean.device)
     noise = torch.randn(clean.shape, generator=random).to(clean.device)
@@ -37,8 +38,9 @@ def flow_loss(network: DiT, examples: Examples, random: torch.Generator) -> Tens
     noisy = known * clean + (1 - known) * ((1 - level) * clean + level * noise)
     with torch.autocast(clean.device.type, torch.bfloat16):
         velocity = network(noisy, 1000 * sigma, examples.batch)
-    error = (velocity.float() - (noise - clean)).square() * (1 - known)
-    return error.sum() / (1 - known).expand_as(error).sum()
+    weight = (1 + PUPPET_WEIGHT * examples.covered) * (1 - known)
+    error = (velocity.float() - (noise - clean)).square() * weight
+    return error.sum() / weight.expand_as(error).sum()
 
 
 def train(stage: Stage, network: DiT, folder: Path, batch: int, device: str) -> None:
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=1, help="more only help on idle cores")
+    parser.add_argument("--compile", action="store_true", help="fuse small operations: needs a C++ compiler")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     join_processes()
@@ -77,6 +80,9 @@ def main() -> None:
     optimiser = Muon(network, lambda name: not name.startswith("blocks.") or "modulation" in name)
     stage = Stage(network, optimiser, asked.folder / "dit.pt", asked.minutes, asked.peak)
     stage.resume()
+    if asked.compile:
+        for block in network.blocks:
+            block.compile()
     train(stage, network, asked.folder, asked.batch, asked.device)
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from world.backdrops import Backdrop
-from world.puppets import Puppet
-from world.stage import MAX_PUPPETS, perform, random_dances
+from world.puppets import random_puppets
+from world.stage import perform, random_count, random_dances
 
 from .sizes import FRAMES, HELD_OUT, SIDE, VAE
 from .stage import Muon, Stage, join_processes, rank
@@ -32,8 +32,8 @@ HALVED_EVERY = 4  # steps; the driving video is encoded at half the size
 def clip(seed: int, frames: int) -> np.ndarray:
     """Return a random clip [F, SIDE, SIDE, 3] in 0..255."""
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(1, MAX_PUPPETS + 1))
-    puppets = tuple(Puppet.random(rng) for _ in range(count))
+    count = random_count(rng)
+    puppets = random_puppets(rng, count)
     return perform(Backdrop.random(rng), puppets, random_dances(rng, count), np.arange(frames), SIDE).pictures
 
 

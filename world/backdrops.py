@@ -35,12 +35,12 @@ class Backdrop:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Backdrop:
-        """Draw a backdrop with up to three props."""
+        """Draw a backdrop with up to two props."""
         horizon = rng.uniform(0.68, 0.86)
         props = []
-        for _ in range(rng.integers(0, 4)):
+        for _ in range(rng.integers(0, 3)):
             kind = str(rng.choice(PROPS))
-            size = rng.uniform(0.1, 0.24)
+            size = rng.uniform(0.16, 0.28)
             y = rng.uniform(0.12, 0.4) if kind == "window" else horizon + rng.uniform(0.0, 0.1) - size / 2
             props.append(Prop(kind, rng.uniform(0.05, 0.95), y, size, (quiet(rng), quiet(rng))))
         wall = quiet(rng)

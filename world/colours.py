@@ -11,8 +11,8 @@ _DEGREES = (2, 28, 54, 115, 175, 220, 275, 322)
 
 
 def bright(rng: np.random.Generator, count: int) -> list[tuple[int, int, int]]:
-    """Draw `count` saturated colours of different hues, at most eight."""
-    hues = rng.choice(len(HUES), count, replace=False)
+    """Draw `count` saturated colours, any eight in a row of different hues."""
+    hues = np.concatenate([rng.permutation(len(HUES)) for _ in range(-(-count // len(HUES)))])[:count]
     return [_rgb(_DEGREES[hue] + rng.uniform(-7, 7), rng.uniform(0.75, 1.0), rng.uniform(0.75, 1.0)) for hue in hues]
 
 

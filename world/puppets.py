@@ -34,17 +34,18 @@ class Puppet:
     head: float
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Puppet:
-        """Draw a puppet: every part of another bright colour."""
+    def random(cls, rng: np.random.Generator, colours: list[Colour]) -> Puppet:
+        """Draw a puppet with four colours: of trousers, skin, shirt and hat."""
+        trousers, skin, shirt, hat = colours
         return cls(
-            colours=dict(zip(PARTS, bright(rng, len(PARTS)), strict=True)),
+            colours={"legs": trousers, "arms": skin, "shirt": shirt, "head": skin, "hat": hat},
             hat=str(rng.choice(list(HATS))),
-            torso=rng.uniform(0.26, 0.34),
-            leg=rng.uniform(0.19, 0.24),
-            arm=rng.uniform(0.16, 0.20),
-            width=rng.uniform(0.09, 0.13),
-            limb=rng.uniform(0.040, 0.058),
-            head=rng.uniform(0.10, 0.14),
+            torso=rng.uniform(0.28, 0.33),
+            leg=rng.uniform(0.20, 0.235),
+            arm=rng.uniform(0.165, 0.195),
+            width=rng.uniform(0.10, 0.13),
+            limb=rng.uniform(0.050, 0.065),
+            head=rng.uniform(0.115, 0.14),
         )
 
     def parts(self, pose: Pose, number: int) -> list[Part]:
@@ -76,6 +77,12 @@ class Puppet:
         )
         first = 1 + number * PART_STRIDE
         return [Part(outline, self.colours[name], first + PARTS.index(name)) for name, outline in drawn]
+
+
+def random_puppets(rng: np.random.Generator, count: int) -> tuple[Puppet, ...]:
+    """Draw puppets; two share no hue."""
+    colours = bright(rng, 4 * count)
+    return tuple(Puppet.random(rng, colours[4 * i : 4 * i + 4]) for i in range(count))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +120,8 @@ class Dance:
         )
         most = np.array([reach, 0.02, 0.18, 0.2] + 2 * [0.75, 0.6, 0.35, 0.3])
         amplitude = most * rng.uniform(0.3, 1.0, len(most))
-        speed = rng.uniform(0.18, 0.42, len(most))
-        speed[0] = rng.uniform(0.1, 0.25)
+        speed = rng.uniform(0.10, 0.26, len(most))
+        speed[0] = rng.uniform(0.06, 0.16)
         return cls(middle, np.stack([amplitude, speed, rng.uniform(0, 2 * np.pi, len(most))]), scale)
 
     def pose(self, times: np.ndarray) -> Pose:

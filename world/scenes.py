@@ -8,8 +8,8 @@ import numpy as np
 
 from .backdrops import PROPS, Backdrop
 from .colours import HUES, name
-from .puppets import HATS, Dance, Puppet
-from .stage import IDENTITIES, MAX_PUPPETS, Shot, perform, random_dances
+from .puppets import HATS, Dance, Puppet, random_puppets
+from .stage import IDENTITIES, Shot, perform, random_count, random_dances
 
 MODES = ("animation", "replacement")
 SWAPPED_SHARE = 0.3  # of the groups with several puppets: the second cast is the first with its roles swapped
@@ -50,9 +50,9 @@ class Group:
     def random(cls, seed: int, people: int | None = None) -> Group:
         """Draw a group with one to three people, or as many as asked for."""
         rng = np.random.default_rng(seed)
-        count = people or int(rng.choice([1, 1, 2, 2, MAX_PUPPETS]))
+        count = people or random_count(rng)
         dances = random_dances(rng, count)
-        casts = [_random_cast(rng, tuple(Puppet.random(rng) for _ in range(count))) for _ in range(2)]
+        casts = [_random_cast(rng, random_puppets(rng, count)) for _ in range(2)]
         if count > 1 and rng.random() < SWAPPED_SHARE:
             casts[1] = _random_cast(rng, casts[0].puppets[::-1])
         identities = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 SUPERSAMPLING = 3  # odd, so that the middle of a pixel is a sample
+SOFTNESS = 0.7  # of the lens, in pixels: a small VAE spends little on edges that are no sharper than this
 Colour = tuple[int, int, int]
 
 
@@ -46,6 +47,11 @@ def placed(outline: np.ndarray, centre: np.ndarray, angle: np.ndarray) -> np.nda
     return centre[:, None] + np.stack([x * cos - y * sin, x * sin + y * cos], axis=-1)
 
 
+def seen(picture: Image.Image) -> Image.Image:
+    """Return what the camera makes of a picture that was drawn SUPERSAMPLING times as large."""
+    return picture.reduce(SUPERSAMPLING).filter(ImageFilter.GaussianBlur(SOFTNESS))
+
+
 def paint(base: Image.Image, parts: list[Part], frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Paint parts, the first one at the back, over `base` (the backdrop, `size` x SUPERSAMPLING on each side).
 
@@ -63,6 +69,6 @@ def paint(base: Image.Image, parts: list[Part], frames: int, size: int) -> tuple
         for part, outline in zip(parts, outlines, strict=True):
             on_picture.polygon(outline[frame], fill=part.colour)
             on_label.polygon(outline[frame], fill=part.label)
-        pictures[frame] = np.asarray(picture.reduce(SUPERSAMPLING))
+        pictures[frame] = np.asarray(seen(picture))
         labels[frame] = np.asarray(label)[middle, middle]
     return pictures, labels

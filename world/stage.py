@@ -11,7 +11,7 @@ from .puppets import PART_STRIDE, PARTS, Dance, Puppet
 from .shapes import paint
 
 MAX_PUPPETS = 3
-SCALES = {1: (0.72, 0.86), 2: (0.58, 0.70), 3: (0.48, 0.56)}  # heights in frame widths, by the number of puppets
+SCALES = {1: (0.70, 0.80), 2: (0.62, 0.72), 3: (0.52, 0.60)}  # heights in frame widths, by the number of puppets
 # The colours of identities, as masks have them (RGB), in the order in which people are given them.
 IDENTITIES = {
     "blue": (0, 0, 255),
@@ -52,6 +52,11 @@ def perform(
     for number, (puppet, dance) in enumerate(zip(puppets, dances, strict=True)):
         parts += puppet.parts(dance.pose(times), number)
     return Shot(*paint(backdrop.image(size), parts, len(times), size))
+
+
+def random_count(rng: np.random.Generator) -> int:
+    """Draw how many puppets there are: seldom three."""
+    return int(rng.choice(MAX_PUPPETS, p=(0.4, 0.5, 0.1))) + 1
 
 
 def random_dances(rng: np.random.Generator, count: int, wander: float = 1.0) -> tuple[Dance, ...]:

@@ -25,6 +25,7 @@ from ..models.umt5 import UMT5Encoder
 from ..spec.conversion import DTYPES, GROUP_SIZES, HIGH_BITS, LOW_BITS, ConvertOptions, Packing
 from ..spec.errors import RequestError, WeightsError
 from ..spec.events import Listener, Progress
+from ..spec.limits import LIMITS
 from .arrays import MLX_DTYPES, to_mlx
 from .component_file import ComponentFile, open_component
 from .components import check_file
@@ -330,8 +331,9 @@ def _settings(snapshot: Snapshot, plans: Mapping[str, Plan]) -> dict[str, Any]:
     source = plans["dit"].source
     config = dit_config(source.path, source.tensors, snapshot.settings)
     settings = dit_settings(config)
-    if "clip_num_heads" in snapshot.settings:
-        settings["clip_num_heads"] = snapshot.settings["clip_num_heads"]
+    for key in ("clip_num_heads", LIMITS):
+        if key in snapshot.settings:
+            settings[key] = snapshot.settings[key]
     for key, component in (("quantization", "dit"), ("text_encoder_quantization", "t5_encoder")):
         if component in plans and plans[component].packed:
             settings[key] = _quantization(component, plans[component].packed)

@@ -1,14 +1,8 @@
-"""A tiny snapshot of random numbers: every part of SCAIL-2 in small, to try the machinery without a download.
-
-What it makes is abstract: nobody trained it.
-"""
+"""Parts of a snapshot that nobody trained: random numbers for a network, tiny sizes, and a tokenizer of letters."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -16,14 +10,8 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from ..models.clip_vision import ClipVision
-from ..models.scail2 import Scail2DiT
-from ..models.umt5 import UMT5Encoder
-from ..models.vae21 import WanVAE21
 from ..spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
-from .detect import dit_settings
 from .layouts import snapshot_name
-from .snapshot import CONFIG, TOKENIZER
 
 DIT = DiTConfig(
     dim=256,
@@ -44,24 +32,6 @@ LETTERS = "▁" + "".join(chr(code) for code in range(33, 127))
 UMT5 = UMT5Config(
     vocab_size=3 + len(LETTERS), dim=64, dim_attn=64, dim_ffn=128, num_heads=4, num_layers=2, num_buckets=32
 )
-
-
-def write_random_snapshot(folder: Path, seed: int) -> None:
-    """Write the snapshot to `folder`, which must not exist yet; it appears whole or not at all."""
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    for component, model, dtype in (
-        ("dit", Scail2DiT(DIT), mx.bfloat16),
-        ("vae", WanVAE21(VAE), mx.float32),
-        ("t5_encoder", UMT5Encoder(UMT5), mx.bfloat16),
-        ("clip", ClipVision(CLIP), mx.float32),
-    ):
-        mx.save_safetensors(str(aside / f"{component}.safetensors"), filled(component, model, dtype, random.normal))
-    (aside / CONFIG).write_text(json.dumps(dit_settings(DIT), indent=1), encoding="utf-8")
-    unigram_tokenizer().save(str(aside / TOKENIZER))
-    aside.rename(folder)
 
 
 def filled(component: str, model: nn.Module, dtype: mx.Dtype, normal: Callable[..., np.ndarray]) -> dict[str, mx.array]:

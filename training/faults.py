@@ -1,0 +1,70 @@
+"""Mistakes that ports of video models make, put into the running pipeline on purpose: do the measures see them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_backend.conditioning import streams
+from mlx_backend.conditioning.masks import TEMPORAL, packed
+from mlx_backend.models import scail2
+from mlx_backend.models.vae_layers import Stream
+from mlx_backend.pipelines.continuing import Continuing
+from mlx_backend.sampling.loop import Clamp
+
+
+def _colour_first(mask: np.ndarray) -> np.ndarray:
+    """Channel = colour x 4 + frame, where the model knows frame x 7 + colour."""
+    right = packed(mask)
+    return right.reshape(TEMPORAL, -1, *right.shape[1:]).swapaxes(0, 1).reshape(right.shape)
+
+
+def _nothing_known(history, self: Continuing, number: int, made: list, size) -> Clamp:  # noqa: ANN001
+    clamp = history(self, number, made, size)
+    return Clamp(mx.zeros_like(clamp.mask), clamp.clean)
+
+
+def _forgetful(_: Stream, __: object, frame: mx.array, count: int) -> list[mx.array]:
+    """As if every frame had always been as it is: nothing is carried from piece to piece."""
+    return [frame] * count
+
+
+@contextmanager
+def fault(name: str | None) -> Iterator[None]:
+    """Put one of FAULTS into the pipeline, or none."""
+    match name:
+        case None:
+            yield
+        case "rope":
+            with patch.object(scail2, "SHIFT", scail2.SHIFT - 1):
+                yield
+        case "masks":
+            with patch.object(streams, "packed", _colour_first):
+                yield
+        case "history":
+            right = Continuing.history
+            dropped = lambda *given: _nothing_known(right, *given)  # noqa: E731
+            with patch.object(Continuing, "history", dropped), patch.object(streams, "history_mask", _no_mask):
+                yield
+        case "decode":
+            with patch.object(Stream, "last", _forgetful):
+                yield
+        case _:
+            raise ValueError(f"The fault '{name}' is unknown: choose one of {', '.join(FAULTS)}.")
+
+
+def _no_mask(driving: mx.array, _: object) -> mx.array:
+    _, frames, height, width = driving.shape
+    return mx.zeros((scail2.HISTORY_CHANNELS, frames, 2 * height, 2 * width))
+
+
+FAULTS = {
+    "rope": "the driving video's positions are moved by 119 patches instead of 120",
+    "masks": "the 28 mask channels run colour by colour instead of frame by frame",
+    "history": "later segments do not know the frames that they continue from",
+    "decode": "the VAE carries no frames from piece to piece",
+}
