@@ -17,7 +17,7 @@ from ..mlx_backend.spec.variants import SCAIL2
 from ..mlx_backend.weights.snapshot import Snapshot
 from . import host, sockets
 from .conditioning import Scail2T5Encode
-from .loaders import LoadScail2MLX, new_store, open_folder, snapshot_folder, snapshot_input
+from .loaders import LoadScail2MLX, chosen_snapshot, is_snapshot, new_store, open_folder, snapshot_input
 from .neighbour import neighbour
 from .presets import Scail2Settings, preset_loras, published_loras
 from .sampling import Scail2Sampler
@@ -50,7 +50,7 @@ class Scail2Animate(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, snapshot: str) -> bool | str:
         """Accept what the list offers, and the path of any folder."""
-        known = snapshot in SCAIL2.hub_repositories or snapshot_folder(snapshot) is not None
+        known = is_snapshot(snapshot)
         return known or f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
 
     @classmethod
@@ -112,7 +112,7 @@ class Scail2Animate(io.ComfyNode):
         if not there.is_identity:
             recording.note(str(there))
         loras = preset_loras(chosen, recording) if use_loras else ()
-        store = new_store(Snapshot.open(open_folder(snapshot)))
+        store = new_store(Snapshot.open(open_folder(chosen_snapshot(snapshot))))
         models, prompts = Models.of(store, loras), Prompts(prompt, negative_prompt)
         with neighbour().at_work():
             host.free_torch_memory()

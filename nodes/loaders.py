@@ -19,6 +19,8 @@ from .neighbour import neighbour
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.store import ModelStore
 
+AUTO = "auto"  # what is installed, else SMALL
+SMALL = "the small puppet model of this pack"
 FROM_SNAPSHOT = "from the snapshot"
 ONLY_FILES = "only the files below"
 # The loader's input for each component, and the folders of ComfyUI that may hold its file.
@@ -28,6 +30,7 @@ FILE_INPUTS = {
     "text_encoder": ("t5_encoder", ("text_encoders",)),
     "clip_vision": ("clip", ("clip_vision",)),
 }
+SMALL_FOLDER = host.ASSETS / "puppets"
 
 
 class LoadScail2MLX(io.ComfyNode):
@@ -105,7 +108,7 @@ class LoadScail2MLX(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, snapshot: str) -> bool | str:
         """Accept what the list offers, and the path of any folder."""
-        known = snapshot in (*SCAIL2.hub_repositories, ONLY_FILES) or snapshot_folder(snapshot) is not None
+        known = snapshot == ONLY_FILES or is_snapshot(snapshot)
         return known or f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
 
     @classmethod
@@ -154,6 +157,7 @@ class LoadScail2MLX(io.ComfyNode):
 
         parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
         parts |= chosen_tokenizer(tokenizer)
+        snapshot = chosen_snapshot(snapshot, has_files=bool(parts))
         folder = None if snapshot == ONLY_FILES else open_folder(snapshot)
         needed = ("dit",) if folder is None else COMPONENTS  # encoders and VAE may be ComfyUI's
         found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts, needed)
@@ -163,14 +167,34 @@ class LoadScail2MLX(io.ComfyNode):
 
 def snapshot_input(*others: str) -> io.Combo.Input:
     """Return the choice of a snapshot, with other choices behind the snapshots."""
-    choices = [*SCAIL2.hub_repositories, *snapshot_choices(), *others]
     return io.Combo.Input(
         "snapshot",
-        options=choices,
-        default=choices[0],
+        options=[AUTO, *SCAIL2.hub_repositories, *snapshot_choices(), SMALL, *others],
+        default=AUTO,
         tooltip="A folder under models/scail2, or a published snapshot, which is downloaded there when the node first "
-        "runs (resumable; about 24 GB).",
+        "runs (resumable; about 24 GB). auto: the first one that is installed; where none is, the small model that "
+        "comes with this pack, which knows puppets of 96x96 pixels only, to try a workflow at once.",
     )
+
+
+def is_snapshot(name: str) -> bool:
+    """Whether a snapshot input may have this value: what its list offers, or the path of any folder."""
+    return name in (AUTO, SMALL, *SCAIL2.hub_repositories) or snapshot_folder(name) is not None
+
+
+def chosen_snapshot(name: str, *, has_files: bool = False) -> str:
+    """Return what AUTO stands for now; other values as they are. Files chosen beside it never mix with SMALL."""
+    if name != AUTO:
+        return name
+    if installed := snapshot_choices():
+        return installed[0]
+    if has_files:
+        return ONLY_FILES
+    host.HostListener().note(
+        "No snapshot is installed, so the small puppet model of this pack is used, to try the workflow. For your own "
+        f"pictures choose {SCAIL2.hub_repositories[0]}, which is then downloaded."
+    )
+    return SMALL
 
 
 def new_store(
@@ -279,6 +303,10 @@ def snapshot_choices() -> list[str]:
 
 def snapshot_folder(name: str) -> Path | None:
     """Return the folder of a snapshot by its name in the list or by its path; None if there is none."""
+    if name == AUTO:
+        name = next(iter(snapshot_choices()), SMALL)
+    if name == SMALL:
+        return SMALL_FOLDER
     for candidate in (*(root / name for root in host.model_roots()), Path(name)):
         if candidate.is_dir():
             return candidate

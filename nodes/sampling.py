@@ -103,11 +103,13 @@ class Scail2Sampler(io.ComfyNode):
             pose_rope=pose_rope,
         )
         require_mlx()
-        text, clip = to_text(text, negative, is_guided=settings.is_guided), to_clip_request(clip_features)
+        from ..mlx_backend.pipelines.limits import held_to_limits
         from ..mlx_backend.pipelines.recording import Recording, report_run
         from ..mlx_backend.pipelines.sample import sample_clip
 
         recording = Recording(host.HostListener())
+        scene, settings = held_to_limits(model, scene, settings, recording)
+        text, clip = to_text(text, negative, is_guided=settings.is_guided), to_clip_request(clip_features)
         with neighbour().at_work():
             host.free_torch_memory()
             kept = host.resume_folder() if resume else None

@@ -242,7 +242,8 @@ def test_the_sampler_hands_on_what_the_settings_say(nodes, monkeypatch):
     monkeypatch.setattr(module, "sample_clip", ask)
     inputs = {item.id: item.default for item in schema("Scail2Sampler").inputs if hasattr(item, "default")}
     picture = torch.zeros(1, 64, 96, 3)
-    others = {"model": None, "vae": None, "text": None, "clip_features": None}
+    model = nodes["LoadScail2MLX"]({"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"})[0]
+    others = {"model": model, "vae": None, "text": None, "clip_features": None}
     pictures = {"reference_image": picture, "driving_video": picture}
     with pytest.raises(Asked) as caught:
         nodes["Scail2Sampler"](inputs | others | pictures | chosen(nodes, "fast", "704p (1280x704)"))

@@ -10,6 +10,7 @@ from ..spec.events import Listener
 from ..spec.requests import SamplingSettings, Scene
 from .decode import Tiling, decode_latents
 from .latents import SegmentLatents
+from .limits import held_to_limits
 from .planning import plan_run
 from .prepared import prepare_run, tell_plan
 from .recording import Recording, RunReport, report_run
@@ -32,7 +33,8 @@ def generate(
     Finished segments are kept in the folder `kept`, if there is one. Raises RequestError, WeightsError, NumericsError,
     and whatever the listener raises to stop.
     """
-    return _generated(models, prompts, scene, settings, tiling, listener, kept)[0]
+    held = held_to_limits(models.dit, scene, settings, listener)
+    return _generated(models, prompts, *held, tiling, listener, kept)[0]
 
 
 def generate_reported(
@@ -45,6 +47,7 @@ def generate_reported(
     kept: Path | None = None,
 ) -> tuple[np.ndarray, RunReport]:
     """Return what `generate` does, and the report, in which is also what `recording` has been told before."""
+    scene, settings = held_to_limits(models.dit, scene, settings, recording)
     frames, latents = _generated(models, prompts, scene, settings, tiling, recording, kept)
     return frames, report_run(models.parts, prompts, scene, settings, latents, recording)
 

@@ -16,6 +16,7 @@ from ..spec.errors import DependencyError, RequestError, WeightsError
 from ..spec.events import Listener
 from ..spec.geometry import LatentSize
 from ..spec.ledger import Tokens
+from ..spec.limits import Limits
 from ..spec.requests import SamplingSettings, Scene
 from ..spec.variants import SCAIL2
 from .prepared import PreparedRun, prepare_run
@@ -104,6 +105,8 @@ def check_inputs(
     the listener raises to stop.
     """
     told = FindingListener(listener)
+    if dit is not None:
+        choices = Limits.of(dit.store.snapshot.settings).held(choices)
     settings = _tried(choices.settings, told)
     scene = _tried(lambda: choices.scene(pictures), told)
     run: PreparedRun | None = None
