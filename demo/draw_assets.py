@@ -1,6 +1,7 @@
 """Draws the sample pictures and videos: `python -m demo.draw_assets [--output assets]`.
 
-Everything is drawn from numbers in this package, so the same libraries give the same files every time.
+Everything is drawn by the world of puppets from the seeds in `demo.samples`, so the same libraries give the same files
+every time.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
@@ -17,21 +17,23 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo import scenes
-from demo.drawing import FRAME_SIZE, Picture
-from demo.scenes import FRAME_COUNT, FRAME_RATE, LONG_COUNT, LONG_RATE, Mode
-from demo.stage import stage
+from demo.samples import FRAME_RATE, LONG_COUNT, LONG_RATE, SIZE, pair, solo, times
 from demo.tune import SAMPLE_RATE, tune
+from world.scenes import MODES, Example
+from world.stage import IDENTITIES
+
+Picture = NDArray[np.uint8]
+"""(height, width, 3), or (frames, height, width, 3) of a clip."""
 
 PICTURE_CODING = {"crf": "14", "preset": "slow"}
 
-MASK_CODING = {"crf": "4", "preset": "slow", "aq-mode": "0"}
+MASK_CODING = {"crf": "6", "preset": "slow", "aq-mode": "0"}
 """Masks are compressed less, because their colours carry the meaning, and without adaptive quantisation,
 which takes bits from the edges for the sake of flat areas that have no detail here."""
 
 
 LONG_CODING = {"crf": "24", "preset": "veryslow"}
-LONG_MASK_CODING = {"crf": "12", "preset": "veryslow", "aq-mode": "0"}
+LONG_MASK_CODING = {"crf": "13", "preset": "veryslow", "aq-mode": "0"}
 """The long clip is for its length and sound, so it is compressed more."""
 
 SOUND_BITS = 48000
@@ -45,34 +47,67 @@ primaries and nearly the same curve."""
 def draw_all(folder: Path) -> None:
     """Draw every file into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {
-        "reference.png": scenes.reference_picture(),
-        "reference_person.png": scenes.person_mask(),
-        "reference_back.png": scenes.back_picture(),
-        "reference_back_mask.png": scenes.back_mask(),
-        "reference_close.png": scenes.close_picture(),
-        "reference_close_mask.png": scenes.close_mask(),
-        "reference_two.png": scenes.pair_picture(),
-        "reference_two_mask.png": scenes.pair_mask(),
-    }
-    pictures |= {f"reference_mask{mode.suffix}.png": scenes.reference_mask(mode) for mode in Mode}
-    for name, picture in pictures.items():
+    for name, picture in pictures().items():
         write_picture(folder / name, picture)
-    theatre = stage()
-    clips = {
-        "driving.mp4": (lambda index: scenes.driving_picture(theatre, index), PICTURE_CODING),
-        "driving_person.mp4": (scenes.driving_person_mask, MASK_CODING),
-        "driving_two.mp4": (lambda index: scenes.pair_driving_picture(theatre, index), PICTURE_CODING),
-        "driving_two_mask.mp4": (scenes.pair_driving_mask, MASK_CODING),
+    for name, clip in clips(times()).items():
+        write_video(folder / name, clip, MASK_CODING if is_mask(name) else PICTURE_CODING)
+    long = long_clips(times(LONG_COUNT, LONG_RATE))
+    music = tune(LONG_COUNT / LONG_RATE)
+    write_video(folder / "driving_long.mp4", long["driving_long.mp4"], LONG_CODING, LONG_RATE, music)
+    write_video(folder / "driving_long_mask.mp4", long["driving_long_mask.mp4"], LONG_MASK_CODING, LONG_RATE)
+
+
+def is_mask(name: str) -> bool:
+    """Whether a sample's colours are names."""
+    return "mask" in name or "person" in name
+
+
+def suffix(mode: str) -> str:
+    """Return what the names of a mode's mask files end in."""
+    return "" if mode == "animation" else f"_{mode}"
+
+
+def pictures() -> dict[str, Picture]:
+    """Draw the pictures (size, size, 3), by the names of their files."""
+    first = np.zeros(1)
+    made = {f"reference_mask{suffix(m)}.png": Example.of(solo(), m, first, SIZE).reference_masks[0] for m in MODES}
+    one, two = (Example.of(group, "animation", first, SIZE, extras=1) for group in (solo(), pair()))
+    made |= {
+        "reference.png": one.references[0],
+        "reference_person.png": person(one.reference_masks[0]),
+        "reference_other.png": one.references[1],
+        "reference_other_mask.png": one.reference_masks[1],
+        "reference_two.png": two.references[0],
+        "reference_two_mask.png": two.reference_masks[0],
     }
-    for mode in Mode:
-        clips[f"driving_mask{mode.suffix}.mp4"] = (partial(scenes.driving_mask, mode), MASK_CODING)
-    for name, (drawn, coding) in clips.items():
-        write_video(folder / name, (drawn(index) for index in range(FRAME_COUNT)), coding)
-    dance = (scenes.driving_picture(theatre, index, LONG_RATE) for index in range(LONG_COUNT))
-    write_video(folder / "driving_long.mp4", dance, LONG_CODING, LONG_RATE, tune(LONG_COUNT / LONG_RATE))
-    masks = (scenes.driving_mask(Mode.ANIMATION, index, LONG_RATE) for index in range(LONG_COUNT))
-    write_video(folder / "driving_long_mask.mp4", masks, LONG_MASK_CODING, LONG_RATE)
+    return made
+
+
+def clips(moments: NDArray[np.float64]) -> dict[str, Picture]:
+    """Draw frames (len(moments), size, size, 3) of the short clips, by the names of their files."""
+    one, two = (Example.of(group, "animation", moments, SIZE) for group in (solo(), pair()))
+    replaced = Example.of(solo(), "replacement", moments, SIZE)
+    return {
+        "driving.mp4": one.driving,
+        "driving_mask.mp4": one.driving_mask,
+        "driving_mask_replacement.mp4": replaced.driving_mask,
+        "driving_person.mp4": person(one.driving_mask),
+        "driving_two.mp4": two.driving,
+        "driving_two_mask.mp4": two.driving_mask,
+    }
+
+
+def long_clips(moments: NDArray[np.float64]) -> dict[str, Picture]:
+    """Draw frames (len(moments), size, size, 3) of the long clip and its mask, by the names of their files."""
+    group = solo()
+    shot = group.clip(0, 0, moments, SIZE)
+    return {"driving_long.mp4": shot.pictures, "driving_long_mask.mp4": shot.mask(group.identities, 0)}
+
+
+def person(mask: Picture) -> Picture:
+    """Return what is blue in a mask in white, on black."""
+    inside = (mask == IDENTITIES["blue"]).all(axis=-1, keepdims=True)
+    return np.where(inside, np.uint8(255), np.uint8(0)).repeat(3, axis=-1)
 
 
 def write_picture(path: Path, picture: Picture) -> None:
@@ -109,7 +144,7 @@ def _encode(
 ) -> None:
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=coding)
-        stream.width, stream.height = FRAME_SIZE
+        stream.width = stream.height = SIZE
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = Fraction(1, rate)

@@ -1,18 +1,23 @@
-"""Draws the pictures of the workflows in ComfyUI's template browser: `python -m demo.draw_thumbnails`."""
+"""Draws the pictures of the workflows in ComfyUI's template browser: `python -m demo.draw_thumbnails`.
+
+They are put together from the shipped samples.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from demo import scenes
-from demo.drawing import Picture
-from demo.scenes import Mode
-from demo.stage import stage
+from demo.draw_assets import Picture, person
+from demo.pack import ROOT
+from mlx_backend.media.read import read_clip
+
+ASSETS = ROOT / "assets"
 
 SIDE = 400
 FINE = 2
@@ -20,21 +25,22 @@ FINE = 2
 
 TOP, BOTTOM = "#1d1640", "#4a1f52"
 MARGIN, GAP, RADIUS = 20, 14, 12  # pixels
-SPLIT = 236
-"""Height in pixels at which the lower row begins."""
+SPLIT = 207
+"""Height in pixels at which the lower row begins: two square pictures fill a row."""
 
 AMBER, BLUE, GREEN = "#a8742e", "#3668b8", "#3f8048"
 QUALITY = 82
+MOMENTS = (16, 26)
+"""Frames of the dance that show it well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A picture with rounded corners; `middle` says where across it (0..1) its window lies."""
+    """A picture with rounded corners, of which the middle is shown."""
 
     picture: Picture
     label: str = ""
     colour: str = AMBER
-    middle: float = 0.5
 
 
 def thumbnail(upper: list[Panel], lower: list[Panel], arrow: str = "up") -> Image.Image:
@@ -56,7 +62,7 @@ def _paste(canvas: Image.Image, panel: Panel, box: tuple[int, ...]) -> None:
     picture = Image.fromarray(panel.picture)
     scale = max(width / picture.width, height / picture.height)
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
-    left = round((picture.width - width) * panel.middle)
+    left = (picture.width - width) // 2
     top = (picture.height - height) // 2
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, width - 1, height - 1), RADIUS * FINE, fill=255)
@@ -92,71 +98,77 @@ def _arrow(canvas: Image.Image, direction: str) -> None:
 
 def tinted(picture: Picture, mask: Picture) -> Picture:
     """Return a picture with the colours of its mask's figures laid over it; black and white of the mask are ground."""
+    mask = np.where(mask > 127, np.uint8(255), np.uint8(0))  # a decoded one is only nearly pure
     ground = (mask == mask[..., :1]).all(axis=2, keepdims=True)
     return np.where(ground, picture, (0.45 * picture + 0.55 * mask).astype(np.uint8))
 
 
+@cache
+def sample(name: str) -> Picture:
+    """Return the frames (frames, height, width, 3) of a shipped picture or video."""
+    return (read_clip(ASSETS / name).frames * 255).round().astype(np.uint8)
+
+
 def drawn() -> dict[str, Callable[[], Image.Image]]:
     """Return how to draw each picture, by the name of its workflow."""
-    theatre = stage()
 
-    def dance(index: int) -> Picture:
-        return scenes.driving_picture(theatre, index)
+    def shown(end: str = "") -> Picture:
+        return sample(f"reference{end}.png")[0]
 
-    def pair(index: int) -> Picture:
-        return scenes.pair_driving_picture(theatre, index)
+    def dance(index: int, end: str = "") -> Picture:
+        return sample(f"driving{end}.mp4")[index]
 
-    def mask(index: int) -> Picture:
-        return scenes.driving_mask(Mode.ANIMATION, index)
+    def dances(label: str, *indices: int) -> list[Panel]:
+        return [Panel(dance(index), "" if number else label, BLUE) for number, index in enumerate(indices)]
 
-    def found(index: int) -> Picture:
-        return tinted(dance(index), mask(index))
+    def found(index: int, end: str = "") -> Picture:
+        return tinted(dance(index, end), dance(index, f"{end}_mask"))
 
-    fox, fox_mask = scenes.reference_picture(), scenes.reference_mask(Mode.ANIMATION)
+    def cut_out() -> Picture:
+        return np.where(person(shown("_mask")) > 0, shown(), np.uint8(0))
+
+    def character() -> list[Panel]:
+        return [Panel(shown(), "character and scene"), Panel(shown("_mask"), "its mask")]
+
     return {
+        "scail2_animation": lambda: thumbnail(character(), dances("motion", *MOMENTS)),
+        "scail2_replacement": lambda: thumbnail(
+            dances("motion and scene", *MOMENTS), [Panel(shown(), "character"), Panel(cut_out())]
+        ),
         "scail2_one_node": lambda: thumbnail(
-            [Panel(fox, "character and scene")], [Panel(dance(13), "motion: one node", BLUE)]
+            character(), [Panel(dance(5), "one node", BLUE), Panel(dance(16), "motion", BLUE)]
         ),
         "scail2_two_people": lambda: thumbnail(
-            [Panel(scenes.pair_picture(), "two characters")],
-            [Panel(tinted(pair(8), scenes.pair_driving_mask(8)), "who is who", BLUE), Panel(pair(14), "motion", BLUE)],
+            [Panel(shown("_two"), "two characters"), Panel(shown("_two_mask"), "who is who")],
+            [Panel(found(10, "_two"), "who is who", BLUE), Panel(dance(26, "_two"), "motion", BLUE)],
         ),
         "scail2_several_references": lambda: thumbnail(
-            [
-                Panel(fox, "character"),
-                Panel(scenes.back_picture(), "from behind"),
-                Panel(scenes.close_picture(), "near"),
-            ],
-            [Panel(dance(8)), Panel(dance(13), "motion", BLUE), Panel(dance(24))],
+            [Panel(shown(), "character"), Panel(shown("_other"), "another view")], dances("motion", *MOMENTS)
         ),
         "scail2_long_video": lambda: thumbnail(
-            [Panel(fox, "character and scene")],
-            [Panel(dance(index), "24 fps" if not index else "", BLUE) for index in (0, 8, 24)],
+            character(), [Panel(dance(48, "_long"), "24 fps", BLUE), Panel(dance(120, "_long"), "6 seconds", BLUE)]
         ),
         "scail2_still_image": lambda: thumbnail(
-            [Panel(fox, "character and scene")], [Panel(dance(13), "one pose", BLUE), Panel(mask(13), "its mask", BLUE)]
+            character(), [Panel(dance(16), "one pose", BLUE), Panel(dance(16, "_mask"), "its mask", BLUE)]
         ),
         "scail2_masks_from_mask": lambda: thumbnail(
-            [Panel(fox, "picture"), Panel(scenes.person_mask(), "plain mask")],
-            [Panel(fox_mask, "coloured", GREEN), Panel(mask(13), "coloured", GREEN)],
+            [Panel(shown(), "picture"), Panel(shown("_person"), "plain mask")],
+            [Panel(shown("_mask"), "coloured", GREEN), Panel(dance(16, "_mask"), "coloured", GREEN)],
             "down",
         ),
         "scail2_sam3_masks": lambda: thumbnail(
-            [Panel(fox, '"fox"'), Panel(dance(13), '"puppet"')],
-            [Panel(tinted(fox, fox_mask), "found", GREEN), Panel(found(13), "followed", GREEN)],
+            [Panel(shown(), '"puppet"'), Panel(dance(16), '"puppet"')],
+            [Panel(tinted(shown(), shown("_mask")), "found", GREEN), Panel(found(16), "followed", GREEN)],
             "down",
         ),
         "scail2_core_template": lambda: thumbnail(
-            [Panel(dance(8), "scene and motion", BLUE)],
-            [
-                Panel(scenes.driving_mask(Mode.REPLACEMENT, 8), "ComfyUI's masks", GREEN),
-                Panel(fox, "character"),
-            ],
+            dances("scene and motion", *MOMENTS),
+            [Panel(dance(16, "_mask_replacement"), "ComfyUI's masks", GREEN), Panel(shown(), "character")],
         ),
     }
 
 
-def main(folder: Path = Path("workflows")) -> None:
+def main(folder: Path = ROOT / "workflows") -> None:
     """Write the pictures beside their workflows."""
     for name, draw in drawn().items():
         draw().save(folder / f"{name}.jpg", quality=QUALITY, optimize=True)

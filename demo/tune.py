@@ -1,11 +1,12 @@
-"""The music of the long sample: a music box, one note on each half beat of the dance."""
+"""The music of the long sample: a music box, one note on each half beat."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.dance import STEP_SECONDS
+STEP_SECONDS = 0.25
+"""Time from one note to the next: half a beat at 120 beats a minute."""
 
 SAMPLE_RATE = 24000
 A4 = 440.0

@@ -11,7 +11,6 @@ from demo.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
 
 NARROW = CARD + 2 * PAD
 FRAMES = 33  # of the sample
-SIZE = {"width": 896, "height": 512}
 SAMPLING = {"steps": 6, "cfg": 1.0, "shift": 8.0, "solver": "euler", "grid": "simple"}
 _REPACKAGED = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 
@@ -39,7 +38,7 @@ VISION = {
 
 def core_template(w: Workflow) -> None:
     """A character takes a person's place: ComfyUI's nodes prepare and decode, ours sample."""
-    loader = parts.model(w)
+    loader = parts.published_model(w)
     reference, clip = _pictures(w)
     at = COLUMN + GAP
     w.group("3 More models", (at, 0), (NARROW, BOTTOM), parts.MODEL)
@@ -69,7 +68,7 @@ def core_template(w: Workflow) -> None:
     prompts = [
         w.add("CLIPTextEncode", (left, y), (470, high), {"clip": text["CLIP"], "text": words}, title)
         for y, high, words, title in (
-            (HEAD, 330, texts.PROMPTS[texts.REPLACEMENT], "Prompt"),
+            (HEAD, 330, texts.prompt(texts.REPLACEMENT), "Prompt"),
             (470, 100, "", "Negative prompt"),
         )
     ]
@@ -87,7 +86,7 @@ def core_template(w: Workflow) -> None:
         "length": FRAMES,
         "replacement_mode": True,
     }
-    scail = w.add("WanSCAILToVideo", (right, HEAD), (CARD, 0), given | SIZE)
+    scail = w.add("WanSCAILToVideo", (right, HEAD), (CARD, 0), given | parts.SIZE)
     given = {"model": model["model"], "latent_image": scail["latent"]}
     given |= {name: scail[name] for name in ("positive", "negative")}
     height = w.types["Scail2CoreSampler"].height + parts.RUN_TEXT
@@ -108,8 +107,8 @@ def _pictures(w: Workflow) -> tuple[Box, Box]:
     w.note("About this workflow", texts.CORE_TEMPLATE, (PAD, 535), (2 * CARD + GAP, BOTTOM - PAD - 535))
     reference = parts.picture(w, "reference.png", "Reference picture", 2, 535)
     at = (reference.at[0], 535 + THUMBNAIL + 60)
-    loader = w.add("LoadVideo", at, (CARD, 298), {"file": "scail2_driving.mp4"}, "Driving video")
-    at = (at[0], at[1] + 358)
+    loader = w.add("LoadVideo", at, (CARD, parts.CLIP), {"file": "scail2_driving.mp4"}, "Driving video")
+    at = (at[0], at[1] + parts.CLIP + 60)
     return reference, w.add("GetVideoComponents", at, (CARD, 126), {"video": loader["VIDEO"]})
 
 
@@ -122,10 +121,10 @@ def _masks(w: Workflow, x: int, sam: Box, reference: Box, clip: Box) -> tuple[Bo
     w.group("4 Video and masks", (x, 0), (NARROW, BOTTOM), parts.MASKS)
     left = x + PAD
     cut = w.add("ImageFromBatch", (left, HEAD), (CARD, 0), {"image": clip["images"], "length": FRAMES})
-    sized = {f"resize_type.{name}": value for name, value in SIZE.items()}
+    sized = {f"resize_type.{name}": value for name, value in parts.SIZE.items()}
     video = w.add("ResizeImageMaskNode", (left, cut.bottom + 60), (CARD, 0), {"input": cut["IMAGE"]} | sized)
     y, tracks = video.bottom + 60, []
-    sides = (("Who is replaced?", "puppet", video["resized"]), ("By whom?", "fox", reference["IMAGE"]))
+    sides = (("Who is replaced?", "puppet", video["resized"]), ("By whom?", "puppet", reference["IMAGE"]))
     for title, word, images in sides:
         named = w.add("CLIPTextEncode", (left, y), (CARD, 90), {"clip": sam["CLIP"], "text": word}, title)
         seen = {"images": images, "model": sam["MODEL"], "conditioning": named["CONDITIONING"]}

@@ -25,7 +25,7 @@ def long_video(w: Workflow) -> None:
     given = parts.Scene(loader, shown["IMAGE"], mask["IMAGE"], slow["images"], slow["mask"], slow["fps"], clip["audio"])
     at += FPS_WIDTH + GAP
     note = texts.settings(mode)
-    sampler = parts.sampling(w, at, given, texts.PROMPTS[mode], note, {"mode": mode}, number=5)
+    sampler = parts.sampling(w, at, given, texts.prompt(mode), note, {"mode": mode}, number=5)
     at += 855
     made = parts.decoded(w, at, given, sampler, number=6)
     back = {
@@ -53,7 +53,7 @@ def still_image(w: Workflow) -> None:
     }
     given = parts.scene(w, (texts.REFERENCE[mode], texts.DRIVING_STILL), files, texts.COLOURS[mode])
     settings = {"mode": mode, "start_frame": 13, "max_frames": 1}
-    sampler = parts.sampling(w, NEXT, given, texts.PROMPT_STILL, texts.STILL, settings)
+    sampler = parts.sampling(w, NEXT, given, texts.prompt(mode), texts.STILL, settings)
     at = NEXT + 855
     made = parts.decoded(w, at, given, sampler, number=5)
     saved = {"images": made["images"], "filename_prefix": w.name}

@@ -45,8 +45,8 @@ def sam3_masks(w: Workflow) -> None:
     w.group("3 Driving video", (0, 904), (COLUMN, BOTTOM - 904), parts.DRIVING)
     w.note("About the driving video", texts.DRIVING_SAM, (PAD, top), (2 * CARD + GAP, BOTTOM - PAD - top))
     at = (COLUMN - CARD - PAD, top)
-    video = w.add("LoadVideo", at, (CARD, 298), {"file": "scail2_driving.mp4"}, "Driving video")
-    at = (at[0], top + 358)
+    video = w.add("LoadVideo", at, (CARD, parts.CLIP), {"file": "scail2_driving.mp4"}, "Driving video")
+    at = (at[0], top + parts.CLIP + 60)
     linked = {"video": video["VIDEO"]}
     clip = w.add("GetVideoComponents", at, (CARD, 126), linked, "Driving video: frames, sound, fps")
 
@@ -55,7 +55,7 @@ def sam3_masks(w: Workflow) -> None:
     checkpoint = w.add(
         "CheckpointLoaderSimple", (at + PAD, HEAD), (CARD, 0), {"ckpt_name": SAM3}, properties={"models": [SAM3_FILE]}
     )
-    sides = (("Who moves?", "puppet", clip["images"], 4), ("What is the character?", "fox", shown["IMAGE"], 4))
+    sides = (("Who moves?", "puppet", clip["images"], 4), ("What is the character?", "puppet", shown["IMAGE"], 4))
     tracks = []
     for y, (title, word, images, people) in zip((250, 670), sides, strict=True):
         words = {"clip": checkpoint["CLIP"], "text": word}
@@ -91,6 +91,6 @@ def _checked_run(w: Workflow, x: int, given: parts.Scene, number: int = 5) -> No
     mode = texts.ANIMATION
     parts.check(w, x + PAD + 500, given, {"mode": mode})
     at = x + MASKS_WIDTH + GAP
-    prompt, note = texts.PROMPTS[mode], texts.settings(mode)
+    prompt, note = texts.prompt(mode), texts.settings(mode)
     sampler = parts.sampling(w, at, given, prompt, note, {"mode": mode}, number)
     parts.result(w, at + 855, given, sampler, number + 1)

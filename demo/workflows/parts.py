@@ -14,11 +14,13 @@ from mlx_backend.weights.hub import FILES
 REPOSITORY = SCAIL2.hub_repositories[0]
 COLUMN, GAP, PAD, HEAD = 990, 25, 20, 80  # pixels: first column, between frames, inside them, below their titles
 CARD, THUMBNAIL = 300, 324  # width of a node with a picture, and its height
-BOTTOM = 1488  # lower edge of all columns
-CLIPS = 584  # height of the frame with two videos
+CLIP = 374  # height of such a node with a square video
+BOTTOM = 1564  # lower edge of all columns
+CLIPS = 660  # height of the frame with two videos
 MODEL, REFERENCE, DRIVING, MASKS, SAMPLING, RESULT = "#3f789e", "#b58b2a", "#8A8", "#8A5", "#88A", "#A88"
 RUN_TEXT = 220  # pixels for what the sampler says below itself
 LOW_NOTE = 270  # height of a note at the foot of a column
+SIZE = {"width": 640, "height": 640}  # of the result: the samples are square, so nothing of them is cropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,19 @@ class Scene:
 
 
 def model(w: Workflow, width: int = COLUMN) -> Box:
-    """Place the loader, with a note and the files that the page offers to download."""
+    """Place the loader, with a note; it takes what is installed, or else the small model of the pack."""
+    return _model(w, width, texts.MODEL, {}, {})
+
+
+def published_model(w: Workflow) -> Box:
+    """Place the loader with the published model, a note, and the files that the page offers to download."""
+    return _model(w, COLUMN, texts.MODEL_PUBLISHED, {"snapshot": REPOSITORY}, downloads())
+
+
+def _model(w: Workflow, width: int, note: str, given: dict[str, str], properties: dict[str, Any]) -> Box:
     w.group("1 Model", (0, 0), (width, 430), MODEL)
-    w.note("About the model", texts.MODEL, (PAD, HEAD), (width - 365, 330))
-    place, size = (width - CARD - PAD, HEAD), (CARD, 330)
-    return w.add("LoadScail2MLX", place, size, {"snapshot": REPOSITORY}, properties=downloads())
+    w.note("About the model", note, (PAD, HEAD), (width - 365, 330))
+    return w.add("LoadScail2MLX", (width - CARD - PAD, HEAD), (CARD, 330), given, properties=properties)
 
 
 def downloads() -> dict[str, list[dict[str, str]]]:
@@ -82,10 +92,10 @@ def driving(
     top, right = y + HEAD, COLUMN - CARD - PAD
     w.note("About the driving video", note, (PAD, top), (CARD, CLIPS - HEAD - PAD))
     places = ((right - CARD - GAP, file, "Driving video"), (right, mask, f"Driving mask ({colours})"))
-    loaders = [w.add("LoadVideo", (x, top), (CARD, 298), {"file": f"scail2_{name}"}, what) for x, name, what in places]
+    loaders = [w.add("LoadVideo", (x, top), (CARD, CLIP), {"file": f"scail2_{name}"}, what) for x, name, what in places]
     titles = ("Driving video: frames, sound, fps", "Driving mask: frames")
     return [
-        w.add("GetVideoComponents", (loader.at[0], top + 358), (CARD, 126), {"video": loader["VIDEO"]}, what)
+        w.add("GetVideoComponents", (loader.at[0], top + CLIP + 60), (CARD, 126), {"video": loader["VIDEO"]}, what)
         for loader, what in zip(loaders, titles, strict=True)
     ]
 
@@ -96,12 +106,10 @@ def driving_column(w: Workflow, x: int, note: str, file: str, mask: str) -> tupl
     w.note("About the driving video", note, (x + PAD, HEAD), (CARD, 270))
     rows = ((file, "Driving video", "frames, sound, fps"), (mask, "Driving mask (blue on black)", "frames"))
     found = []
-    for y, (name, title, what) in zip((410, 950), rows, strict=True):
-        loader = w.add("LoadVideo", (x + PAD, y), (CARD, 298), {"file": f"scail2_{name}"}, title)
-        linked = {"video": loader["VIDEO"]}
-        found.append(
-            w.add("GetVideoComponents", (x + PAD, y + 358), (CARD, 126), linked, f"{title.split(' (')[0]}: {what}")
-        )
+    for y, (name, title, what) in zip((410, 1000), rows, strict=True):
+        loader = w.add("LoadVideo", (x + PAD, y), (CARD, CLIP), {"file": f"scail2_{name}"}, title)
+        linked, told = {"video": loader["VIDEO"]}, f"{title.split(' (')[0]}: {what}"
+        found.append(w.add("GetVideoComponents", (x + PAD, y + CLIP + 60), (CARD, 126), linked, told))
     return found[0], found[1]
 
 
@@ -121,7 +129,7 @@ def check(w: Workflow, x: int, given: Scene, settings: Mapping[str, Any]) -> Non
     """Place the input check in a column 480 pixels wide, with the sampler's settings and room for its sheet."""
     linked = {"model": given.model["model"], "vae": given.model["vae"]}
     foot = low_note(w, x, "About the check", texts.CHECK)
-    inputs = given.pictures | linked | dict(settings)
+    inputs = given.pictures | linked | SIZE | dict(settings)
     w.add("Scail2InputCheck", (x, HEAD), (480, foot - HEAD), inputs)
 
 
@@ -142,7 +150,7 @@ def sampling(
     seen = {"clip_vision": loader["clip_vision"], "reference_image": given.reference}
     clip = w.add("Scail2ClipEncode", (left, 610), (470, 0), seen)
     features = {"text": text["text"], "clip_features": clip["clip_features"]}
-    inputs = {"model": loader["model"], "vae": loader["vae"]} | features | given.pictures | dict(settings)
+    inputs = {"model": loader["model"], "vae": loader["vae"]} | features | given.pictures | SIZE | dict(settings)
     height = w.types["Scail2Sampler"].height + RUN_TEXT
     sampler = w.add("Scail2Sampler", (x + 510, HEAD), (300, height), inputs)
     top = 730

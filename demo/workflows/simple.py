@@ -7,12 +7,11 @@ from demo.workflows import parts, texts
 from demo.workflows.parts import CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
 
 SAMPLING_AT = COLUMN + GAP
-WIDE = COLUMN + CARD + GAP
 CHECK_WIDTH = 520
 
 
 def one_person(w: Workflow, mode: str) -> None:
-    """The character dances in its own scene (animation), or in place of the puppet (replacement)."""
+    """The puppet dances in its own scene (animation), or in place of the driving one (replacement)."""
     suffix = "" if mode == texts.ANIMATION else "_replacement"
     files = {
         "reference": "reference.png",
@@ -21,7 +20,7 @@ def one_person(w: Workflow, mode: str) -> None:
         "driving_mask": f"driving_mask{suffix}.mp4",
     }
     given = parts.scene(w, (texts.REFERENCE[mode], texts.DRIVING[mode]), files, texts.COLOURS[mode])
-    sampler = parts.sampling(w, SAMPLING_AT, given, texts.PROMPTS[mode], texts.settings(mode), {"mode": mode})
+    sampler = parts.sampling(w, SAMPLING_AT, given, texts.prompt(mode), texts.settings(mode), {"mode": mode})
     parts.result(w, SAMPLING_AT + 855, given, sampler)
 
 
@@ -36,7 +35,7 @@ def replacement(w: Workflow) -> None:
 
 
 def two_people(w: Workflow) -> None:
-    """Two characters take over the dances of two puppets; looked at before sampling."""
+    """Two puppets take over the dances of two others; looked at before sampling."""
     files = {
         "reference": "reference_two.png",
         "reference_mask": "reference_two_mask.png",
@@ -51,35 +50,38 @@ def two_people(w: Workflow) -> None:
     parts.check(w, at + PAD, given, settings)
     at += CHECK_WIDTH + GAP
     note = texts.settings(texts.ANIMATION)
-    sampler = parts.sampling(w, at, given, texts.PROMPT_TWO, note, settings, number=5)
+    sampler = parts.sampling(w, at, given, texts.prompt_two(), note, settings, number=5)
     parts.result(w, at + 855, given, sampler, number=6)
 
 
 def several_references(w: Workflow) -> None:
-    """One character from three sides."""
-    loader = parts.model(w, WIDE)
+    """One character in two pictures."""
+    loader = parts.model(w)
     top, below = 535, 535 + THUMBNAIL + 60
-    w.group("2 References", (0, 455), (WIDE, parts.BOTTOM - 455), parts.REFERENCE)
+    w.group("2 References", (0, 455), (COLUMN, parts.BOTTOM - 455), parts.REFERENCE)
     w.note("About the references", texts.REFERENCES, (PAD, top), (CARD, parts.BOTTOM - PAD - top))
-    titles = {"": "Reference picture: primary", "_back": "Another view: from behind", "_close": "Another view: near"}
+    titles = {
+        "": ("Reference picture: primary", "Its mask (blue on white)"),
+        "_other": ("Another picture: cut out", "Its mask (blue on black)"),
+    }
     pictures = [
         parts.picture(w, f"reference{end}.png", title, column, top)
-        for column, (end, title) in enumerate(titles.items(), start=1)
+        for column, (end, (title, _)) in enumerate(titles.items(), start=1)
     ]
     masks = [
-        parts.picture(w, f"reference{end}_mask.png", "Its mask (blue on white)", column, below)
-        for column, end in enumerate(titles, start=1)
+        parts.picture(w, f"reference{end}_mask.png", title, column, below)
+        for column, (end, (_, title)) in enumerate(titles.items(), start=1)
     ]
     joined = []
-    for column, (boxes, title) in enumerate(((pictures, "All references"), (masks, "All reference masks")), start=2):
+    for column, (boxes, title) in enumerate(((pictures, "All references"), (masks, "All reference masks")), start=1):
         linked = {f"images.image{index}": box["IMAGE"] for index, box in enumerate(boxes)}
         at = (PAD + column * (CARD + GAP), below + THUMBNAIL + 60)
         joined.append(w.add("BatchImagesNode", at, (CARD, 106), linked, title)["IMAGE"])
-    mode, at = texts.ANIMATION, WIDE + GAP
+    mode, at = texts.ANIMATION, SAMPLING_AT
     clip, frames = parts.driving_column(w, at, texts.DRIVING_PLAIN, "driving.mp4", "driving_mask.mp4")
     given = parts.Scene(loader, *joined, clip["images"], frames["images"], clip["fps"], clip["audio"])
     at += CARD + 2 * PAD + GAP
-    sampler = parts.sampling(w, at, given, texts.PROMPTS[mode], texts.settings(mode), {"mode": mode})
+    sampler = parts.sampling(w, at, given, texts.prompt(mode), texts.settings(mode), {"mode": mode})
     parts.result(w, at + 855, given, sampler)
 
 
@@ -96,17 +98,16 @@ def one_node(w: Workflow) -> None:
     at, bottom = SAMPLING_AT, below + parts.CLIPS
     w.group("3 One node for all", (at, 0), (830, bottom), parts.SAMPLING)
     given = {
-        "snapshot": parts.REPOSITORY,
         "reference_image": shown["IMAGE"],
         "reference_mask": mask["IMAGE"],
         "driving_video": clip["images"],
         "driving_mask": frames["images"],
         "fps": clip["fps"],
-        "prompt": texts.PROMPTS[mode],
+        "prompt": texts.prompt(mode),
         "mode": mode,
     }
     height = bottom - HEAD - PAD
-    made = w.add("Scail2Animate", (at + PAD, HEAD), (440, height), given, properties=parts.downloads())
+    made = w.add("Scail2Animate", (at + PAD, HEAD), (440, height), given)
     w.note("About the node", texts.ONE_NODE, (at + 480, HEAD), (330, height))
     at += 855
     w.group("4 Result", (at, 0), (520, bottom), parts.RESULT)

@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
+from demo import samples
+
 ANIMATION, REPLACEMENT = "animation", "replacement"
 
 COLOURS = {ANIMATION: ("blue on white", "blue on black"), REPLACEMENT: ("blue on black", "blue on white")}
 
-FOX = (
-    "A friendly fox with orange fur, a cream muzzle, large brown eyes, pointed ears and a bushy tail with a white tip "
-    "stands upright {place}. It wears a buttoned teal coat, a yellow striped scarf, dark mittens, dark leggings and "
-    "yellow rubber boots."
+_REPOSITORY = "[SceneWorks/scail2-mlx](https://huggingface.co/SceneWorks/scail2-mlx)"
+_DOWNLOADED = (
+    f"{_REPOSITORY}, about 24 GB. It is downloaded when the workflow next runs, to `ComfyUI/models/scail2/scail2-mlx`; "
+    "an interrupted download goes on where it stopped."
 )
-DANCE = (
-    "The fox dances cheerfully to a steady beat: it bends its knees and rises again, steps and sways from side to "
-    "side, swings its bent arms up and down and throws both hands into the air, smiling all the time, while its tail "
-    "and the ends of the scarf follow the movement."
+_INSTALLED = (
+    "You have it already? Put its folder into `ComfyUI/models/scail2/` and press **R**. Files of other programs can be "
+    "chosen in the loader one by one. What does not fit into memory is streamed from disk: the same numbers, a little "
+    "slower."
 )
-BEACH = (
-    "the low sun glitters on a calm purple sea under a violet and orange sky with the first stars, a red and white "
-    "lighthouse stands on a dark headland, and small waves wash onto the sand between tufts of dark grass."
+_AUTO = (
+    "*auto* takes the first snapshot in `ComfyUI/models/scail2/`; where there is none, the **small puppet model** that "
+    "comes with this pack. It knows puppets like these and nothing else: 96 × 96 pixels, segments of 9 frames and cfg "
+    "1, whatever is set."
 )
-STAGE = (
-    "Heavy red velvet curtains with golden cords and tassels frame the stage, two soft spotlights cross behind the "
-    "fox, and a blue painted night sky with a crescent moon and stars on strings hangs at the back above wooden boards."
-)
-CAMERA = "The camera does not move and shows the whole figure from the front."
-EVENING = "A flat, colorful cartoon animation with clean outlines and soft evening light."
-
-PROMPTS = {
-    ANIMATION: f"{EVENING} {FOX.format(place='on a sandy beach at sunset')} {DANCE} Behind it {BEACH} {CAMERA}",
-    REPLACEMENT: (
-        "A flat, colorful cartoon animation with clean outlines and warm theater light. "
-        f"{FOX.format(place='in the middle of a small puppet theater stage')} {DANCE} {STAGE} {CAMERA}"
-    ),
-}
-PROMPT_TWO = (
-    f"{EVENING} {FOX.format(place='on the left of a sandy beach at sunset')} On the right stands a gray rabbit with a "
-    "white muzzle, one upright and one folded ear, a buttoned red coat with a green bow, gray leggings and blue rubber "
-    "boots. Both dance cheerfully to a steady beat, each with its own steps: they bend their knees and rise again, "
-    f"sway from side to side and throw their hands into the air, smiling all the time. Behind them {BEACH} The camera "
-    "does not move and shows both figures from the front."
-)
-PROMPT_STILL = (
-    "A flat, colorful cartoon picture with clean outlines and soft evening light. "
-    f"{FOX.format(place='on a sandy beach at sunset')} The fox dances: its knees are bent and its arms are raised. "
-    f"Behind it {BEACH} {CAMERA}"
-)
-
 MODEL = (
-    "### SCAIL-2 (14B) in MLX format\n\n"
-    "[SceneWorks/scail2-mlx](https://huggingface.co/SceneWorks/scail2-mlx), about 24 GB. It is downloaded when you "
-    "first run this workflow, to `ComfyUI/models/scail2/scail2-mlx/`. An interrupted download goes on where it "
-    "stopped.\n\n"
-    "You have it already? Put its folder into `ComfyUI/models/scail2/`, press **R** and choose it in the loader. Files "
-    "of other programs can be chosen there one by one.\n\n"
-    "What does not fit into memory is streamed from disk: the same numbers, a little slower."
+    f"**To try it, nothing is downloaded.** {_AUTO}\n\n"
+    f"**For your own pictures** choose SCAIL-2 (14B) in the loader: {_DOWNLOADED}\n\n{_INSTALLED}"
 )
+MODEL_PUBLISHED = f"### SCAIL-2 (14B) in MLX format\n\n{_DOWNLOADED}\n\n{_INSTALLED}"
 REFERENCE = {
     ANIMATION: (
         "**The character, in its own scene.** The video keeps this picture's background.\n\n"
@@ -93,8 +65,8 @@ DRIVING = {
     ),
 }
 _SCENE = {
-    ANIMATION: "the character dancing in its own scene",
-    REPLACEMENT: "the new character dancing in the scene of the driving video",
+    ANIMATION: "the puppet dancing in its own scene",
+    REPLACEMENT: "the new puppet dancing in the scene of the driving video",
 }
 _MODE = {
     ANIMATION: "*animation* keeps the scene of the reference picture, *replacement* that of the driving video.",
@@ -102,14 +74,25 @@ _MODE = {
 }
 
 
+def prompt(mode: str) -> str:
+    """Return the prompt for one puppet: a caption as the small model was trained on."""
+    return samples.prompt(samples.solo(), mode)
+
+
+def prompt_two() -> str:
+    """Return the prompt for two puppets (animation)."""
+    return samples.prompt(samples.pair(), ANIMATION)
+
+
 def settings(mode: str) -> str:
     """Return the note about prompt and settings."""
     return (
-        f"**Prompt:** describe the video that should come out: who, clothes, movement, place. Here: {_SCENE[mode]}. "
-        "The negative prompt can stay empty.\n\n| setting | meaning |\n|---|---|\n"
+        f"**Prompt:** describe the video that should come out: who, clothes, movement, place. Here: {_SCENE[mode]}, "
+        "in the few words that the small puppet model knows. The published model wants whole sentences. The negative "
+        "prompt can stay empty.\n\n| setting | meaning |\n|---|---|\n"
         f"| **mode** | {_MODE[mode]} The backgrounds of the masks must fit: see the notes on the left. |\n"
-        "| **width, height** | Multiples of 32. 896 × 512 and 1280 × 704 are the sizes of SCAIL-2's authors. Pictures "
-        "are cropped to this shape. |\n"
+        "| **width, height** | Multiples of 32, in the shape of your own pictures: they are cropped to it. Square "
+        "here, as the samples are. The published model knows 896 × 512 best, and 1280 × 704. |\n"
         "| **steps, cfg, shift, solver** | 40, 5, 3 and unipc are the authors' choice; shift 5 at 1280 × 704. |\n"
         '| **seed** | The same seed gives the same video. Set "control after generate" to *randomize* for a new one '
         "each "
@@ -144,7 +127,7 @@ REFERENCE_TWO = (
 )
 DRIVING_TWO = (
     "**The movement of both.** One video, two dancers.\n\n**Its mask** has the same colours for the same roles:\n\n"
-    "- who drives the fox: **blue**\n- who drives the rabbit: **red**\n- background: **black**\n\n"
+    "- who drives the blue character: **blue**\n- who drives the red one: **red**\n- background: **black**\n\n"
     "Exchange the colours in one of the masks, and the two exchange their dances.\n\n"
     "Keep the number of people the same from the first frame to the last. People who cross each other's way are hard "
     "for the model: their places in the masks get mixed."
@@ -159,10 +142,13 @@ CHECK = (
 )
 REFERENCES = (
     "**One character, several pictures.** The first one counts most: its scene is kept, and where the character stands "
-    "in it. The others show what the first does not: the back, the face from near.\n\n"
+    "in it. The others show what the first does not: another pose, the back, the face from near. Here it is the same "
+    "puppet in another pose, cut out on black.\n\n"
     "**Batch Images** joins them, all of one size, in the same order as their masks. The first input is the primary "
     "picture.\n\n"
-    "**Masks:** one per picture, the character in the **same colour** everywhere, on **white** (animation).\n\n"
+    "**Masks:** one per picture, the character in the **same colour** everywhere. The first is on **white** "
+    "(animation: this scene is kept), the others on **black** (theirs is not), as the small puppet model was "
+    "trained.\n\n"
     "Several references are experimental in SCAIL-2 itself: more is not always better, and each costs the memory of "
     "another frame."
 )
@@ -178,8 +164,9 @@ DRIVING_LONG = (
     "A clip that has 16 frames a second already goes through unchanged."
 )
 LONG = (
-    "**Segments.** The model makes 81 frames at once. These 96 frames are two segments: the second continues from the "
-    "last 5 frames of the first. No frame is dropped, whatever the length, and memory does not grow with it.\n\n"
+    "**Segments.** The model makes 81 frames at once, the small puppet model 9. These 96 frames are two "
+    "segments of 81: the second continues from the last 5 frames of the first. No frame is dropped, "
+    "whatever the length, and memory does not grow with it.\n\n"
     "| setting | meaning |\n|---|---|\n"
     "| **history** | What a segment continues from. *pixels* as SCAIL-2's authors; *latents* leaves out one way "
     "through the VAE per segment. |\n"
@@ -292,8 +279,7 @@ RESULT_CORE = (
 ONE_NODE = (
     "**Everything in one node:** it loads the model, reads the prompt, samples, decodes, and brings the result back to "
     "the frame rate of the driving video.\n\n"
-    "The snapshot [SceneWorks/scail2-mlx](https://huggingface.co/SceneWorks/scail2-mlx), about 24 GB, is downloaded "
-    "when you first run it.\n\n"
+    f"{_AUTO} For your own pictures choose {_DOWNLOADED}\n\n"
     "| setting | meaning |\n|---|---|\n"
     "| **mode** | *animation* keeps the scene of the reference picture, *replacement* that of the driving video. |\n"
     "| **preset** | *quality*: as SCAIL-2's authors. *fast*: 6 steps, with the LoRAs lightx2v and DPO from "

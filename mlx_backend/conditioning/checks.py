@@ -73,10 +73,12 @@ def check_mask(
     listener: Listener,
     *,
     first: int = 0,
+    scenes: int | None = None,
 ) -> None:
     """Look at a coloured mask [F, H, W, 3]: people in it, how many, how pure, and the colour around them.
 
-    `background` is what `mode` wants around the people; `first` numbers the mask's frame 0. Raises RequestError when no
+    `background` is what `mode` wants around the people in the first `scenes` frames, None for all: extra views of a
+    reference may be cut out. `first` numbers the mask's frame 0. Raises RequestError when no
     frame shows a person or more than six colours are people; warns about frames without a person, colours that the
     model does not know, and another background.
     """
@@ -94,7 +96,7 @@ def check_mask(
             f"the first is frame {first + empty[0]}): the model cannot tell there who is the character."
         )
     _check_colours(name, mask, listener, first)
-    _check_background(name, mask, background, mode, listener)
+    _check_background(name, mask[:scenes], background, mode, listener)
 
 
 def _check_colours(name: str, mask: np.ndarray, listener: Listener, first: int) -> None:

@@ -130,7 +130,7 @@ def fit_reference(
     references = checked_pixels("reference image", references, listener)
     background = reference_background(replacement=framing.is_replacement)
     masks = coloured("reference mask", masks, background, listener)
-    check_mask("reference mask", masks, background, framing.mode, listener)
+    check_mask("reference mask", masks, background, framing.mode, listener, scenes=1)
     tell_size("reference mask", masks, "reference image", references, listener)
     source_height, source_width = references.shape[1:3]
     mask = fit(masks[:1], source_width, source_height, MASK)[0]

@@ -55,7 +55,7 @@ def prepare_scene(scene: Scene, listener: Listener) -> PreparedScene:
     if reference_masks is not None:
         fitted = fit(reference_masks, width, height, MASK)
         background = reference_background(replacement=scene.is_replacement)
-        check_mask("reference mask", fitted, background, scene.mode, listener)
+        check_mask("reference mask", fitted, background, scene.mode, listener, scenes=1)
         masks[: len(fitted)] = [mask[None] for mask in fitted]
 
     return PreparedScene(
