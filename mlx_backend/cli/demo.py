@@ -1,4 +1,4 @@
-"""`demo`: the shipped sample through a tiny random model, to see that everything works on this machine."""
+"""`demo`: the shipped sample through the small model of the pack, to see that everything works on this machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from ..spec.variants import SCAIL2
 from .listener import TerminalListener
 
 ASSETS = Path(__file__).parents[2] / "assets"
-PROMPT = "The character dances on the beach at dusk."
-SEED = 7
+SMALL = ASSETS / "puppets"
+PROMPT = "a puppet dances"
+QUICK = SamplingSettings(steps=12, shift=5.0)
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
     """Describe the command to argparse."""
     parser = commands.add_parser(
         "demo",
-        help="run the sample picture and video through a tiny random model",
-        description="Needs no download. Nobody trained the model, so the result is abstract; --model takes a real one.",
+        help="run the sample picture and video through a small model",
+        description="Needs no download. The small model knows nothing but puppets; --model takes a real one.",
     )
     parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="(default %(default)s)")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="a real snapshot instead of the random one")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a real snapshot instead of the small one")
     parser.set_defaults(run=run)
 
 
@@ -45,29 +46,23 @@ def run(chosen: argparse.Namespace) -> None:
     require_mlx()
     from ..pipelines.generate import Prompts, generate
     from ..pipelines.store import Models, ModelStore
-    from ..weights.random_snapshot import write_random_snapshot
     from ..weights.snapshot import Snapshot
 
-    folder = chosen.model or chosen.output / "random-snapshot"
-    if not chosen.model and not folder.exists():
-        write_random_snapshot(folder, SEED)
     driving = read_clip(ASSETS / "driving.mp4")
     scene = Scene(
         references=read_clip(ASSETS / "reference.png").frames,
         reference_masks=read_clip(ASSETS / "reference_mask.png").frames,
         driving=driving.frames,
         driving_mask=read_clip(ASSETS / "driving_mask.mp4").frames,
-        width=SCAIL2.width if chosen.model else 256,
-        height=SCAIL2.height if chosen.model else 160,
     )
-    settings = SamplingSettings() if chosen.model else SamplingSettings(steps=4)
-    models = Models.of(ModelStore(Snapshot.open(folder), "auto"))
+    settings = SamplingSettings() if chosen.model else QUICK
+    models = Models.of(ModelStore(Snapshot.open(chosen.model or SMALL), "auto"))
     frames = generate(models, Prompts(PROMPT), scene, settings, None, TerminalListener())
     write_clip(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.fps)
     rows = [("reference", scene.references), ("driving video", scene.driving), ("result", frames)]
     write_clip(chosen.output / "demo.png", contact_sheet(rows)[None] / 255.0, SCAIL2.fps)
     if not chosen.model:
         sys.stdout.write(
-            "The model is random, so the picture is abstract; real weights are one option away: --model.\n"
+            "The small model knows nothing but puppets of 96x96 pixels; real weights are one option away: --model.\n"
         )
     sys.stdout.write(f"{chosen.output / 'demo.mp4'}\n{chosen.output / 'demo.png'}\n")

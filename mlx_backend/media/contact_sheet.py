@@ -1,4 +1,4 @@
-"""Draws clips as one picture: a labelled row of small frames for each."""
+"""Draws clips together: as one picture with a labelled row of small frames for each, or as one clip, side by side."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,6 +48,26 @@ def contact_sheet(rows: list[tuple[str, np.ndarray]], columns: int = 6, height: 
             left += image.width + GAP
         top += row_height + MARGIN
     return np.array(sheet)
+
+
+def side_by_side(columns: list[tuple[str, np.ndarray]], height: int = 288) -> np.ndarray:
+    """Returns one clip as uint8 [F, H, W, 3]: the (label, clip)s beside each other, each with its label above it.
+
+    Clips are as in `contact_sheet`; the longest gives F, and of shorter ones the last frame stays. H and W are even,
+    as videos need it. Raises MediaError for no clips, for one of another shape, and for `height` below 1.
+    """
+    longest = max((len(clip) for _, clip in columns), default=0)
+    shown = [
+        (label, clip[np.minimum(np.arange(longest), len(clip) - 1)] if len(clip) else clip) for label, clip in columns
+    ]
+    sheets = []
+    for frame in range(longest):
+        parts = [contact_sheet([(label, clip[frame : frame + 1])], 1, height) for label, clip in shown]
+        tall, wide = parts[0].shape[0] // 2 * 2, sum(part.shape[1] for part in parts) // 2 * 2
+        sheets.append(np.concatenate(parts, axis=1)[:tall, :wide])
+    if not sheets:
+        raise MediaError(f"There is no frame to show among {len(columns)} clips; at least one is needed.")
+    return np.stack(sheets)
 
 
 def _thumbnails(label: str, clip: np.ndarray, columns: int, height: int) -> list[Image.Image]:
