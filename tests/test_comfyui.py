@@ -18,10 +18,13 @@ import numpy as np
 import pytest
 from support import GOLDENS, ROOT
 
+from demo import samples
 from demo.core_nodes import CORE as KNOWN_CORE
 from demo.draw_locales import read
 from demo.workflows import NEED_MORE_MODELS, WORKFLOWS
 from mlx_backend.media.read import read_clip
+from training.measures import decibels
+from world.scenes import Example
 
 pytestmark = pytest.mark.comfyui
 PORT = 8299
@@ -166,6 +169,28 @@ def test_a_shipped_workflow_saves_its_video(base, name):
         assert len(container.streams.audio) == is_long
         for stream in container.streams.audio:
             assert abs(stream.duration * stream.time_base - len(clip.frames) / 24) < 0.1
+
+
+@pytest.fixture
+def nothing_installed(base):
+    """Take the golden snapshot away for a while."""
+    link = base / "models" / "scail2" / "tiny"
+    link.unlink()
+    yield
+    link.symlink_to(GOLDENS / "snapshot")
+
+
+def test_a_newcomer_can_queue_a_workflow_as_it_is(base, nothing_installed):
+    """The small model of the pack makes the sample's puppet dance."""
+    made = json.loads((ROOT / "demo" / "api" / "scail2_animation.json").read_text(encoding="utf-8"))
+    entry = finished(queue(made), 400)
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    (path,) = saved(base, entry)
+    frames = read_clip(path).frames
+    assert frames.shape == (samples.FRAME_COUNT, 96, 96, 3)
+    target = Example.of(samples.solo(), "animation", samples.times(), 96).target
+    still = decibels(np.repeat(target.pictures[:1], len(frames), axis=0), target.pictures)
+    assert decibels(frames * 255, target.pictures) > still  # nearer to the dance than a picture that stands still
 
 
 def test_the_still_image_is_one_picture(base):

@@ -250,9 +250,9 @@ def positions(
 
 def sinusoid(t: Tensor, dim: int) -> Tensor:
     """Return [cos | sin] of t [B] over `dim` / 2 frequencies, float32 [B, dim]."""
-    rates = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, dtype=torch.float64, device=t.device) / (dim // 2))
-    angles = t.double()[:, None] * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=1).float()
+    rates = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angles = t.cpu().double()[:, None] * rates  # Apple's GPUs have no float64
+    return torch.cat([angles.cos(), angles.sin()], dim=1).float().to(t.device)
 
 
 def _with_ones(latents: Tensor) -> Tensor:

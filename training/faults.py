@@ -50,8 +50,12 @@ def fault(name: str | None) -> Iterator[None]:
             dropped = lambda *given: _nothing_known(right, *given)  # noqa: E731
             with patch.object(Continuing, "history", dropped), patch.object(streams, "history_mask", _no_mask):
                 yield
-        case "decode":
+        case "cache":
             with patch.object(Stream, "last", _forgetful):
+                yield
+        case "causality":
+            last = Stream.last
+            with patch.object(Stream, "last", lambda *given: last(*given)[::-1]):
                 yield
         case _:
             raise ValueError(f"The fault '{name}' is unknown: choose one of {', '.join(FAULTS)}.")
@@ -66,5 +70,6 @@ FAULTS = {
     "rope": "the driving video's positions are moved by 119 patches instead of 120",
     "masks": "the 28 mask channels run colour by colour instead of frame by frame",
     "history": "later segments do not know the frames that they continue from",
-    "decode": "the VAE carries no frames from piece to piece",
+    "cache": "the VAE carries no frames from piece to piece",
+    "causality": "the VAE's convolutions meet the past where the present should be",
 }
