@@ -20,11 +20,13 @@ from demo.stand_ins import CoreNodes  # noqa: E402
 from demo.workflows import NEED_MORE_MODELS  # noqa: E402
 from demo.workflows import WORKFLOWS as BUILDERS  # noqa: E402
 from mlx_backend.media.contact_sheet import contact_sheet, side_by_side  # noqa: E402
+from mlx_backend.media.resize import PHOTO, fit  # noqa: E402
 from mlx_backend.media.write import write_clip  # noqa: E402
 
 WORKFLOWS = tuple(name for name in BUILDERS if name not in NEED_MORE_MODELS)
 SHOWN = ("scail2_animation", "scail2_replacement", "scail2_two_people")
 FPS = 16
+MOMENTS = 3  # of each clip in the overview
 QUICK = {"steps": 12, "shift": 5.0}
 """What the small model was judged with; the workflows have the settings of the published one."""
 
@@ -48,6 +50,7 @@ def main() -> None:
             "96x96 pixels.\nReal weights are one option away: python -m demo --model DIR (see README.md).\n"
         )
     nodes = CoreNodes(ROOT / "assets", chosen.output).by_class() | pack_nodes(load_pack())
+    rows = []
     for name in (chosen.workflow,) if chosen.workflow else SHOWN:
         graph = json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
         outputs = run_graph(graph, nodes, overrides)
@@ -59,6 +62,17 @@ def main() -> None:
         saved = outputs[_node(graph, "SaveVideo" if "SaveVideo" in kinds else "SaveImage")][0]
         sys.stdout.write(f"{name}:\n  result        {saved}\n  side by side  {beside}\n  contact sheet {sheet}\n")
         sys.stdout.flush()
+        rows.append((f"{name}: reference, driving video, result", in_a_row(clips)))
+    overview = chosen.output / "demo.png"
+    write_clip(overview, contact_sheet(rows, 1 + 2 * MOMENTS)[None] / 255.0, FPS)
+    sys.stdout.write(f"all of them in one picture: {overview}\n")
+
+
+def in_a_row(clips: list[tuple[str, np.ndarray]], side: int = 160) -> np.ndarray:
+    """Return the first clip's first frame and MOMENTS of each other one, as one clip [F, side, side, 3] in 0..1."""
+    (_, still), *moving = clips
+    chosen = [still[:1], *(clip[np.linspace(0, len(clip) - 1, MOMENTS).astype(int)] for _, clip in moving)]
+    return np.concatenate([fit(frames, side, side, PHOTO).clip(0, 1) for frames in chosen])
 
 
 def shown(graph: Graph, outputs: dict[str, tuple]) -> list[tuple[str, np.ndarray]]:

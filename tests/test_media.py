@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mlx_backend.media.clip import to_uint8
-from mlx_backend.media.contact_sheet import contact_sheet
+from mlx_backend.media.contact_sheet import contact_sheet, side_by_side
 from mlx_backend.media.read import read_clip
 from mlx_backend.media.write import check_output, write_clip
 from mlx_backend.spec.errors import MediaError
@@ -636,3 +636,21 @@ def test_contact_sheet_refuses():
         contact_sheet([("a", ramp(1))], columns=0)
     with pytest.raises(MediaError, match=r"row 'a' .*\[32, 64, 3\]; allowed is \[F, H, W, 3\]"):
         contact_sheet([("a", ramp(1)[0])])
+
+
+def test_side_by_side():
+    """As long as the longest clip; the last frame of a shorter one stays."""
+    ramp = np.linspace(0, 1, 5)[:, None, None, None] * np.ones((5, 20, 30, 3))
+    clips = [("still", np.full((1, 20, 20, 3), 0.5)), ("moving", ramp), ("short", ramp[:2])]
+    made = side_by_side(clips, height=40)
+    assert made.dtype == np.uint8
+    assert made.shape[0] == 5
+    assert made.shape[1] % 2 == made.shape[2] % 2 == 0  # as videos need it
+    middle = 12 + 26 + 20  # margin, label, half the picture
+    still, moving, short = (made[:, middle, x].mean(axis=-1) for x in (12 + 20, 64 + 12 + 30, 64 + 84 + 12 + 30))
+    assert np.ptp(still) == 0 and abs(still[0] - 127.5) <= 1
+    assert np.abs(moving - np.linspace(0, 255, 5)).max() <= 1
+    assert np.abs(short - np.array([0, 1, 1, 1, 1]) * 255 / 4).max() <= 1
+    for clips in ([], [("nothing", np.zeros((0, 4, 4, 3)))]):
+        with pytest.raises(MediaError, match="no frame to show"):
+            side_by_side(clips)
