@@ -155,12 +155,16 @@ def judge_ways(folder: Path, settings: SamplingSettings, clips: int) -> Iterator
 
 
 def judge_faults(folder: Path, settings: SamplingSettings, clips: int) -> Iterator[Measure]:
-    """Yield for each fault which measures see it."""
-    for name, what in FAULTS.items():
+    """Yield for each fault which measures see it: those that the same clips pass without it."""
+
+    def measured(name: str | None) -> list[Measure]:
         with fault(name):
             judge = Judge(folder, settings)
-            found = [*judge_modes(judge, clips), *judge_swaps(judge, clips), *judge_long(judge, clips)]
-        seen = [str(measure) for measure in found if not measure.passes]
+            return [*judge_modes(judge, clips), *judge_swaps(judge, clips), *judge_long(judge, clips)]
+
+    passed = {measure.name for measure in measured(None) if measure.passes}
+    for name, what in FAULTS.items():
+        seen = [str(measure) for measure in measured(name) if not measure.passes and measure.name in passed]
         yield Measure(f"fault '{name}' ({what})", "".join(f"\n    {s}" for s in seen) or "unseen", "seen", bool(seen))
 
 
