@@ -33,14 +33,17 @@ from mlx_backend.pipelines.text import encode_prompts  # noqa: E402
 from mlx_backend.spec.continuation import Continuation  # noqa: E402
 from mlx_backend.spec.events import LogListener  # noqa: E402
 from mlx_backend.spec.geometry import latent_frames  # noqa: E402
-from mlx_backend.spec.requests import SamplingSettings, Scene  # noqa: E402
+from mlx_backend.spec.requests import SamplingSettings  # noqa: E402
 from mlx_backend.spec.segments import SegmentPlan, plan_segments  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from training.evaluate import scene_of, shares  # noqa: E402
+from training.sizes import FRAMES as LENGTH  # noqa: E402
+from training.sizes import OVERLAP, SIDE  # noqa: E402
 from world.scenes import Example, Group  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SNAPSHOT = ROOT / "assets" / "puppets"
-SIDE, LENGTH, OVERLAP, SEGMENTS, SEED = 96, 9, 5, 5, 11
+SEGMENTS, SEED = 5, 11
 FRAMES = LENGTH + (SEGMENTS - 1) * (LENGTH - OVERLAP)
 STEPS = 12
 GAIN, SHIFT = 1.03, 0.04  # of each channel's deviation and mean, per segment
@@ -89,11 +92,6 @@ def main() -> None:
         )
 
 
-def shares(pictures: np.ndarray) -> np.ndarray:
-    """0..255 to 0..1."""
-    return pictures.astype(np.float32) / 255
-
-
 def cells_of(frames: np.ndarray, plan: SegmentPlan) -> list[str]:
     """Return mean and deviation of each segment as text."""
     return [f"{mean:.1f}/{deviation:.1f}" for mean, deviation in lightness(frames, plan)]
@@ -103,14 +101,7 @@ def run(models: Models, made: Example, way: Continuation) -> np.ndarray:
     """Return the frames of the five segments."""
     listener = Quiet()
     text = encode_prompts(models.text_encoder, made.caption, "", listener)
-    scene = Scene(
-        references=shares(made.references),
-        reference_masks=shares(made.reference_masks),
-        driving=shares(made.driving),
-        driving_mask=shares(made.driving_mask),
-        width=SIDE,
-        height=SIDE,
-    )
+    scene = scene_of(made)
     settings = SamplingSettings(
         steps=STEPS,
         cfg=1.0,

@@ -32,7 +32,6 @@ SETTINGS = SamplingSettings(steps=12, cfg=1.0, shift=5.0, segment_length=FRAMES,
 SWAP_SEEDS = 10_000
 SEGMENTS = 3
 LONG_FRAMES = FRAMES + (SEGMENTS - 1) * (FRAMES - OVERLAP)
-WRITTEN_OUT = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +51,32 @@ class Judge:
     """A snapshot and what it makes of examples."""
 
     def __init__(self, folder: Path, settings: SamplingSettings):
-        self._models = Models.of(ModelStore(Snapshot.open(folder), WRITTEN_OUT))
+        self._models = Models.of(ModelStore(Snapshot.open(folder), "float32"))
         self._settings = settings
 
     def frames(self, example: Example) -> np.ndarray:
         """Return the pipeline's frames [F, SIDE, SIDE, 3] in 0..255 for an example."""
-        references, masks, driving, driving_mask = (
-            pictures.astype(np.float32) / 255
-            for pictures in (example.references, example.reference_masks, example.driving, example.driving_mask)
-        )
-        scene = Scene(
-            references=references,
-            reference_masks=masks,
-            driving=driving,
-            driving_mask=driving_mask,
-            mode=example.mode,
-            width=SIDE,
-            height=SIDE,
-        )
-        made = generate(self._models, Prompts(example.caption), scene, self._settings, None, LogListener())
+        prompts, scene = Prompts(example.caption), scene_of(example)
+        made = generate(self._models, prompts, scene, self._settings, None, LogListener())
         return made.clip(0, 1) * 255
+
+
+def shares(pictures: np.ndarray) -> np.ndarray:
+    """0..255 to 0..1, float32."""
+    return pictures.astype(np.float32) / 255
+
+
+def scene_of(example: Example) -> Scene:
+    """Return an example as the pipeline is given it."""
+    return Scene(
+        references=shares(example.references),
+        reference_masks=shares(example.reference_masks),
+        driving=shares(example.driving),
+        driving_mask=shares(example.driving_mask),
+        mode=example.mode,
+        width=SIDE,
+        height=SIDE,
+    )
 
 
 def example(seed: int, mode: str, frames: int = FRAMES, people: int | None = None) -> Example:

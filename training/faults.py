@@ -50,12 +50,10 @@ def fault(name: str | None) -> Iterator[None]:
             dropped = lambda *given: _nothing_known(right, *given)  # noqa: E731
             with patch.object(Continuing, "history", dropped), patch.object(streams, "history_mask", _no_mask):
                 yield
-        case "cache":
-            with patch.object(Stream, "last", _forgetful):
-                yield
-        case "causality":
+        case "cache" | "causality":
             last = Stream.last
-            with patch.object(Stream, "last", lambda *given: last(*given)[::-1]):
+            wrong = _forgetful if name == "cache" else lambda *given: last(*given)[::-1]
+            with patch.object(Stream, "last", wrong):
                 yield
         case _:
             raise ValueError(f"The fault '{name}' is unknown: choose one of {', '.join(FAULTS)}.")

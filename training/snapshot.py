@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -34,7 +35,10 @@ STEPS = "steps"
 
 def averaged(path: Path) -> dict[str, Tensor]:
     """Return the averaged weights of a run's checkpoint."""
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    return _average_in(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _average_in(stored: dict[str, Any]) -> dict[str, Tensor]:
     return stored.get("average", stored["network"])
 
 
@@ -60,13 +64,12 @@ def write_snapshot(run: Path, folder: Path, *, dense: bool) -> None:
     """Write a run's parts to a folder, file by file aside and renamed; `dense` leaves everything in float32."""
     write_frozen(folder)
     for component in TRAINED:
-        path = run / f"{component}.pt"
-        weights = {name: weight.contiguous() for name, weight in averaged(path).items()}
+        stored = torch.load(run / f"{component}.pt", map_location="cpu", weights_only=True)
+        weights = {name: weight.contiguous() for name, weight in _average_in(stored).items()}
         if not dense:
-            small = {name: weight.half() for name, weight in weights.items()}
-            weights = packed(weights) if component == "dit" else small
+            weights = packed(weights) if component == "dit" else {name: w.half() for name, w in weights.items()}
         layers = [name.removesuffix(f".weight{SCALE}") for name in weights if name.endswith(SCALE)]
-        about = {STEPS: str(torch.load(path, map_location="cpu", weights_only=True)["step"])}
+        about = {STEPS: str(stored["step"])}
         if layers:
             about[METADATA] = json.dumps({"layers": {layer: {"format": "int8_tensorwise"} for layer in layers}})
         aside = folder / f".{component}.part"
