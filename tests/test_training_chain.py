@@ -13,7 +13,7 @@ from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
 from training import evaluate, prepare, train_dit, vae  # noqa: E402
 from training.dit import DiT  # noqa: E402
 from training.frozen import write_frozen  # noqa: E402
-from training.groups import CELL, TEXT_ROWS, Groups, drawn_group  # noqa: E402
+from training.groups import CELL, TEXT_ROWS, Groups, drawn_group, shards  # noqa: E402
 from training.sizes import DIT, HELD_OUT, VAE  # noqa: E402
 from training.snapshot import averaged, unpack, write_snapshot  # noqa: E402
 from training.stage import Muon, Stage  # noqa: E402
@@ -22,7 +22,7 @@ from world.scenes import Group  # noqa: E402
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder with three groups, encoded by an untrained VAE."""
+    """A run's folder with two shards, of two groups and of one, encoded by an untrained VAE."""
     folder = tmp_path_factory.mktemp("run")
     write_frozen(folder / "frozen")
     torch.manual_seed(0)
@@ -30,12 +30,14 @@ def run(tmp_path_factory):
     torch.save({"network": network.state_dict(), "step": 3}, folder / "vae.pt")
     seeds = range(HELD_OUT, HELD_OUT + 3)
     groups = [prepare.encoded(network, g, "cpu") for g in prepare.drawn_groups(folder / "frozen", seeds, 0)]
-    torch.save({name: torch.stack([g[name] for g in groups]) for name in groups[0]}, folder / "groups-0000.pt")
+    for number, shard in enumerate((groups[:2], groups[2:])):
+        together = {name: torch.stack([g[name] for g in shard]) for name in groups[0]}
+        torch.save(together, folder / f"groups-000{number}.pt")
     return folder
 
 
 def test_examples_are_what_the_modes_say(run):
-    groups = Groups(run, "cpu")
+    groups = Groups(shards(run)[:1], "cpu")
     drawn = groups.draw(64, torch.Generator().manual_seed(1), extras=1)
     batch = drawn.batch
     assert drawn.clean.shape == (64, 16, 3, 12, 12)
@@ -71,7 +73,7 @@ def test_the_longest_caption_has_room():
 
 
 def test_a_stage_continues_where_the_last_one_stopped(run, tmp_path):
-    groups = Groups(run, "cpu")
+    groups = Groups(shards(run)[:1], "cpu")
 
     def stage():
         torch.manual_seed(5)
@@ -94,6 +96,26 @@ def test_a_stage_continues_where_the_last_one_stopped(run, tmp_path):
     assert second.step == 3
     for mine, theirs in zip(first.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_training_tells_the_loss_on_what_it_keeps_back(run, tmp_path, monkeypatch, capsys):
+    torch.manual_seed(5)
+    network = DiT(replace(DIT, num_layers=1))
+    stage = Stage(network, Muon(network, lambda name: True), tmp_path / "dit.pt", 0.02, 1e-3)
+    stage.resume()
+    monkeypatch.setattr(train_dit, "TELL_EVERY", 0)
+    train_dit.train(stage, network, run, 2, "cpu")
+    told = capsys.readouterr().out.splitlines()
+    assert "on 1 groups" in told[0] and told[0].endswith("on the shard kept back")
+    kept = Groups(shards(run)[:1], "cpu")
+    assert len(kept) == 2 and train_dit.kept_loss(network, kept, 2) == train_dit.kept_loss(network, kept, 2)
+    assert (tmp_path / "dit.pt").is_file()
+
+
+def test_one_shard_is_not_enough_to_train_on(tmp_path):
+    (tmp_path / "groups-0000.pt").touch()
+    with pytest.raises(FileNotFoundError, match=r"holds 1 groups-\*.pt"):
+        shards(tmp_path)
 
 
 def test_what_is_exported_runs_in_the_pipeline(run, tmp_path, listener):

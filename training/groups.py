@@ -6,6 +6,7 @@ animation and four of replacement.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,14 @@ class Examples:
     covered: Tensor
 
 
+def shards(folder: Path) -> list[Path]:
+    """Return the shards in a folder, the first of which training keeps back; with less than two it raises."""
+    found = sorted(folder.glob("groups-*.pt"))
+    if len(found) < 2:
+        raise FileNotFoundError(f"{folder} holds {len(found)} groups-*.pt of at least 2: run training.prepare.")
+    return found
+
+
 class Groups:
     """Encoded groups in memory, from the shards that `training.prepare` writes; by name, the group first."""
 
@@ -85,13 +94,10 @@ class Groups:
         "text": (CASTS * BACKDROPS + 1,),
     }
 
-    def __init__(self, folder: Path, device: str):
-        self.seen = sorted(folder.glob("groups-*.pt"))
-        if not self.seen:
-            raise FileNotFoundError(f"{folder} holds no groups-*.pt: run python -m training.prepare first.")
-        shards = [torch.load(path, weights_only=True) for path in self.seen]
+    def __init__(self, paths: Sequence[Path], device: str):
+        stored = [torch.load(path, weights_only=True) for path in paths]
         self._of = {
-            name: torch.cat([shard[name].unflatten(1, shape) for shard in shards]).to(device)
+            name: torch.cat([shard[name].unflatten(1, shape) for shard in stored]).to(device)
             for name, shape in self.SHAPES.items()
         }
 

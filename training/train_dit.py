@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from .dit import DiT
-from .groups import Examples, Groups
+from .groups import Examples, Groups, shards
 from .sizes import DIT
 from .stage import Muon, Stage, join_processes, rank
 
 SHIFT = 5.0  # of the noise levels: who stands where is decided where nearly all is noise
 PUPPET_WEIGHT = 3.0  # of a cell full of puppet, beside 1 for the backdrop
 PROCESSES = 64  # at most; they draw examples by seeds of their own
-TELL_EVERY = 30  # seconds
+TELL_EVERY = 60  # seconds
 EXTRAS_EVERY = 4  # steps; the others show one reference
+KEPT_BATCHES = 4  # from the shard that is kept back, always the same
 
 
 def noise_levels(count: int, random: torch.Generator) -> Tensor:
@@ -43,9 +44,20 @@ def flow_loss(network: DiT, examples: Examples, random: torch.Generator) -> Tens
     return error.sum() / weight.expand_as(error).sum()
 
 
+@torch.no_grad()
+def kept_loss(network: DiT, kept: Groups, batch: int) -> float:
+    """Return the loss on groups that are not trained on: far above that of the others, those are being memorised."""
+    losses = []
+    for seed in range(KEPT_BATCHES):
+        random = torch.Generator().manual_seed(seed)
+        losses.append(flow_loss(network, kept.draw(batch, random, extras=0), random).item())
+    return sum(losses) / len(losses)
+
+
 def train(stage: Stage, network: DiT, folder: Path, batch: int, device: str) -> None:
-    """Train until the stage's time is up; new shards of groups are taken up as they appear."""
-    groups, told, mean = Groups(folder, device), time.monotonic(), 0.0
+    """Train until the stage's time is up; the first shard is kept back, new ones are taken up as they appear."""
+    first, *rest = shards(folder)
+    kept, groups, told, mean = Groups([first], device), Groups(rest, device), time.monotonic(), 0.0
     while not stage.is_over:
         random = torch.Generator().manual_seed(PROCESSES * stage.step + rank())
         examples = groups.draw(batch, random, extras=int(stage.step % EXTRAS_EVERY == 0))
@@ -55,10 +67,11 @@ def train(stage: Stage, network: DiT, folder: Path, batch: int, device: str) -> 
         if time.monotonic() - told > TELL_EVERY:
             told = time.monotonic()
             if not rank():
-                sys.stdout.write(f"step {stage.step}: loss {mean:.4f}, {len(groups)} groups\n")
+                beside = f"{kept_loss(network, kept, batch):.4f} on the shard kept back"
+                sys.stdout.write(f"step {stage.step}: loss {mean:.4f} on {len(groups)} groups, {beside}\n")
                 sys.stdout.flush()
-            if len(list(folder.glob("groups-*.pt"))) > len(groups.seen):
-                groups = Groups(folder, device)
+            if (now := shards(folder)[1:]) != rest:
+                groups, rest = Groups(now, device), now
     stage.save()
 
 
