@@ -35,14 +35,13 @@ from mlx_backend.spec.events import LogListener  # noqa: E402
 from mlx_backend.spec.geometry import latent_frames  # noqa: E402
 from mlx_backend.spec.requests import SamplingSettings  # noqa: E402
 from mlx_backend.spec.segments import SegmentPlan, plan_segments  # noqa: E402
+from mlx_backend.spec.small_model import SMALL_MODEL  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
 from training.evaluate import scene_of, shares  # noqa: E402
 from training.sizes import FRAMES as LENGTH  # noqa: E402
 from training.sizes import OVERLAP, SIDE  # noqa: E402
 from world.scenes import Example, Group  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
-SNAPSHOT = ROOT / "assets" / "puppets"
 SEGMENTS, SEED = 5, 11
 FRAMES = LENGTH + (SEGMENTS - 1) * (LENGTH - OVERLAP)
 STEPS = 12
@@ -69,7 +68,7 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.drift", description=__doc__)
     parser.add_argument(
-        "--snapshot", type=Path, default=SNAPSHOT, metavar="DIR", help="(default: the small one of the pack)"
+        "--snapshot", type=Path, default=SMALL_MODEL, metavar="DIR", help="(default: the small one of the pack)"
     )
     chosen = parser.parse_args()
     mx.set_default_device(mx.cpu)

@@ -22,13 +22,13 @@ from demo.workflows import WORKFLOWS as BUILDERS  # noqa: E402
 from mlx_backend.media.contact_sheet import contact_sheet, side_by_side  # noqa: E402
 from mlx_backend.media.resize import PHOTO, fit  # noqa: E402
 from mlx_backend.media.write import write_clip  # noqa: E402
+from mlx_backend.spec.small_model import ASSETS, SMALL_SETTINGS  # noqa: E402
 
 WORKFLOWS = tuple(name for name in BUILDERS if name not in NEED_MORE_MODELS)
 SHOWN = ("scail2_animation", "scail2_replacement", "scail2_two_people")
 FPS = 16
 MOMENTS = 3  # of each clip in the overview
-QUICK = {"steps": 12, "shift": 5.0}
-"""What the small model was judged with; the workflows have the settings of the published one."""
+QUICK = {"steps": SMALL_SETTINGS.steps, "shift": SMALL_SETTINGS.shift}  # the workflows have the published model's
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
             "The model is the small one that comes with the pack (assets/puppets): it knows nothing but puppets of "
             "96x96 pixels.\nReal weights are one option away: python -m demo --model DIR (see README.md).\n"
         )
-    nodes = CoreNodes(ROOT / "assets", chosen.output).by_class() | pack_nodes(load_pack())
+    nodes = CoreNodes(ASSETS, chosen.output).by_class() | pack_nodes(load_pack())
     rows = []
     for name in (chosen.workflow,) if chosen.workflow else SHOWN:
         graph = json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))

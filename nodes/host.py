@@ -14,6 +14,7 @@ import numpy as np
 
 from ..mlx_backend.spec.errors import RequestError
 from ..mlx_backend.spec.events import LOGGER, Progress
+from ..mlx_backend.spec.small_model import ASSETS
 from ..mlx_backend.weights.snapshot import TOKENIZERS
 from .neighbour import neighbour
 from .preview import Previews
@@ -21,7 +22,6 @@ from .status import Status
 
 FOLDER_TYPE = "scail2"
 OUTPUT = Path("output")  # outside ComfyUI
-ASSETS = Path(__file__).parent.parent / "assets"
 SAMPLE_TYPES = (".png", ".mp4")
 TOKENIZER_FOLDERS = ("text_encoders", FOLDER_TYPE)
 TEXT_INTERVAL = 0.5  # seconds between two texts of a phase: a download moves on many times a second

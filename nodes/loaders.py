@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.spec.errors import RequestError
 from ..mlx_backend.spec.requests import LoraRequest
+from ..mlx_backend.spec.small_model import SMALL_MODEL
 from ..mlx_backend.spec.variants import RESIDENCIES, SCAIL2
 from ..mlx_backend.weights.snapshot import COMPONENTS, Snapshot, find_snapshots
 from . import host, sockets
@@ -30,7 +31,6 @@ FILE_INPUTS = {
     "text_encoder": ("t5_encoder", ("text_encoders",)),
     "clip_vision": ("clip", ("clip_vision",)),
 }
-SMALL_FOLDER = host.ASSETS / "puppets"
 
 
 class LoadScail2MLX(io.ComfyNode):
@@ -182,19 +182,22 @@ def is_snapshot(name: str) -> bool:
     return name in (AUTO, SMALL, *SCAIL2.hub_repositories) or snapshot_folder(name) is not None
 
 
-def chosen_snapshot(name: str, *, has_files: bool = False) -> str:
+def meant(name: str, *, has_files: bool = False) -> str:
     """Return what AUTO stands for now; other values as they are. Files chosen beside it never mix with SMALL."""
     if name != AUTO:
         return name
-    if installed := snapshot_choices():
-        return installed[0]
-    if has_files:
-        return ONLY_FILES
-    host.HostListener().note(
-        "No snapshot is installed, so the small puppet model of this pack is used, to try the workflow. For your own "
-        f"pictures choose {SCAIL2.hub_repositories[0]}, which is then downloaded."
-    )
-    return SMALL
+    return next(iter(snapshot_choices()), ONLY_FILES if has_files else SMALL)
+
+
+def chosen_snapshot(name: str, *, has_files: bool = False) -> str:
+    """Return what is `meant`, and tell the user where that is SMALL by itself."""
+    chosen = meant(name, has_files=has_files)
+    if name == AUTO and chosen == SMALL:
+        host.HostListener().note(
+            "No snapshot is installed, so the small puppet model of this pack is used, to try the workflow. For your "
+            f"own pictures choose {SCAIL2.hub_repositories[0]}, which is then downloaded."
+        )
+    return chosen
 
 
 def new_store(
@@ -303,10 +306,9 @@ def snapshot_choices() -> list[str]:
 
 def snapshot_folder(name: str) -> Path | None:
     """Return the folder of a snapshot by its name in the list or by its path; None if there is none."""
-    if name == AUTO:
-        name = next(iter(snapshot_choices()), SMALL)
+    name = meant(name)
     if name == SMALL:
-        return SMALL_FOLDER
+        return SMALL_MODEL
     for candidate in (*(root / name for root in host.model_roots()), Path(name)):
         if candidate.is_dir():
             return candidate

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlx_backend.spec.small_model import SMALL_MODEL
 from training import evaluate
 from training.evaluate import LONG_FRAMES, SETTINGS, Judge, example
 from training.faults import FAULTS, fault
 from training.measures import drift, routed, seam_ratio, verdict
-from training.sizes import FRAMES, OVERLAP, SHIPPED
+from training.sizes import FRAMES, OVERLAP
 from world.scenes import MODES
 
 QUICK = replace(SETTINGS, steps=6)
@@ -21,7 +22,7 @@ SEEDS = (0, 1)
 
 @pytest.fixture(scope="module")
 def judge():
-    return Judge(SHIPPED, QUICK)
+    return Judge(SMALL_MODEL, QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def mean(found, name):
 
 
 def test_the_shipped_model_is_small():
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 12e6
+    assert sum(path.stat().st_size for path in SMALL_MODEL.iterdir()) <= 12e6
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -73,7 +74,7 @@ def test_segments_go_on_from_each_other(judge):
 
 def test_a_dropped_history_is_seen():
     with fault("history"):
-        frames = Judge(SHIPPED, QUICK).frames(example(0, "animation", LONG_FRAMES))
+        frames = Judge(SMALL_MODEL, QUICK).frames(example(0, "animation", LONG_FRAMES))
     assert seam_ratio(frames, FRAMES, OVERLAP) > 1.7
 
 
@@ -81,5 +82,5 @@ def test_a_dropped_history_is_seen():
 def test_a_fault_is_seen(verdicts, name):
     """A result with the fault is further from the target."""
     with fault(name):
-        broken = judged(Judge(SHIPPED, QUICK), "animation")
+        broken = judged(Judge(SMALL_MODEL, QUICK), "animation")
     assert mean(broken, "whole") < mean(verdicts["animation"], "whole") - 1

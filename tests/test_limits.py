@@ -92,7 +92,7 @@ def with_models(monkeypatch, folder):
 
 def test_auto_takes_the_small_model_where_none_is_installed(nodes, loaders):
     store = nodes["LoadScail2MLX"]({"snapshot": "auto", "precision": "auto"})[0].store
-    assert store.snapshot.path("dit").parent == loaders.SMALL_FOLDER
+    assert store.snapshot.path("dit").parent == loaders.SMALL_MODEL
     assert nodes["LoadScail2MLX"]({"snapshot": loaders.SMALL, "precision": "auto"})[0].store.snapshot == store.snapshot
     assert Limits.of(store.snapshot.settings).width == 96
 

@@ -20,15 +20,16 @@ from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.spec.conversion import ConvertOptions
 from mlx_backend.spec.events import LogListener
 from mlx_backend.spec.requests import Economy, SamplingSettings, Scene
+from mlx_backend.spec.small_model import SMALL_MODEL, SMALL_SETTINGS
 from mlx_backend.weights.convert import convert, open_source
 from mlx_backend.weights.snapshot import Snapshot
 from world.scenes import MODES, Example, Group
 
 from .faults import FAULTS, fault
 from .measures import Verdict, decibels, drift, routed, seam_ratio, verdict
-from .sizes import FRAMES, OVERLAP, SHIPPED, SIDE
+from .sizes import FRAMES, OVERLAP, SIDE
 
-SETTINGS = SamplingSettings(steps=12, cfg=1.0, shift=5.0, segment_length=FRAMES, segment_overlap=OVERLAP)
+SETTINGS = replace(SMALL_SETTINGS, cfg=1.0, segment_length=FRAMES, segment_overlap=OVERLAP)
 SWAP_SEEDS = 10_000
 SEGMENTS = 3
 LONG_FRAMES = FRAMES + (SEGMENTS - 1) * (FRAMES - OVERLAP)
@@ -190,7 +191,7 @@ def _mean(found: list[Verdict], name: str) -> float:
 def main() -> None:
     """Judge."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("snapshot", type=Path, nargs="?", default=SHIPPED, help="(default: %(default)s)")
+    parser.add_argument("snapshot", type=Path, nargs="?", default=SMALL_MODEL, help="(default: %(default)s)")
     parser.add_argument("--clips", type=int, default=20, help="of each kind")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--pictures", type=Path, help="write reference, driving, target and result of each clip here")

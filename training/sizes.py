@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
 from mlx_backend.weights.random_parts import LETTERS
 from world.scenes import WORDS
@@ -35,5 +33,4 @@ DIT = DiTConfig(
 SIDE = 96  # pixels
 FRAMES = 9  # of a segment
 OVERLAP = 5  # frames that a segment continues from
-SHIPPED = Path(__file__).parents[1] / "assets" / "puppets"
 HELD_OUT = 1_000_000  # seeds below are for judging, seeds from here on for training

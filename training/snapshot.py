@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mlx_backend.spec.limits import LIMITS, Limits
+from mlx_backend.spec.small_model import SMALL_MODEL
 from mlx_backend.weights.detect import dit_settings
 from mlx_backend.weights.quantised import METADATA
 from mlx_backend.weights.snapshot import CONFIG
 
 from .frozen import write_frozen
-from .sizes import DIT, FRAMES, OVERLAP, SHIPPED, SIDE
+from .sizes import DIT, FRAMES, OVERLAP, SIDE
 
 TRAINED = ("vae", "dit")
 SCALE = "_scale"  # behind the name of a weight, as ComfyUI has it
@@ -94,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("write", "unpack"))
     parser.add_argument("--folder", type=Path, required=True, help="of the run: vae.pt and dit.pt")
-    parser.add_argument("--snapshot", type=Path, default=SHIPPED, help="(default: %(default)s)")
+    parser.add_argument("--snapshot", type=Path, default=SMALL_MODEL, help="(default: %(default)s)")
     parser.add_argument("--dense", action="store_true", help="write float32, for comparisons")
     asked = parser.parse_args()
     if asked.what == "unpack":

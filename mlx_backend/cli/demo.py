@@ -12,13 +12,11 @@ from ..media.write import write_clip
 from ..runtime.device import require_mlx
 from ..spec.errors import MediaError, RequestError
 from ..spec.requests import SamplingSettings, Scene
+from ..spec.small_model import ASSETS, SMALL_MODEL, SMALL_SETTINGS
 from ..spec.variants import SCAIL2
 from .listener import TerminalListener
 
-ASSETS = Path(__file__).parents[2] / "assets"
-SMALL = ASSETS / "puppets"
 PROMPT = "a puppet dances"
-QUICK = SamplingSettings(steps=12, shift=5.0)
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
@@ -55,8 +53,8 @@ def run(chosen: argparse.Namespace) -> None:
         driving=driving.frames,
         driving_mask=read_clip(ASSETS / "driving_mask.mp4").frames,
     )
-    settings = SamplingSettings() if chosen.model else QUICK
-    models = Models.of(ModelStore(Snapshot.open(chosen.model or SMALL), "auto"))
+    settings = SamplingSettings() if chosen.model else SMALL_SETTINGS
+    models = Models.of(ModelStore(Snapshot.open(chosen.model or SMALL_MODEL), "auto"))
     frames = generate(models, Prompts(PROMPT), scene, settings, None, TerminalListener())
     write_clip(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.fps)
     rows = [("reference", scene.references), ("driving video", scene.driving), ("result", frames)]
