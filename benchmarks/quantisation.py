@@ -25,13 +25,13 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams  # noqa: E402
 from mlx_backend.spec.conversion import ConvertOptions  # noqa: E402
 from mlx_backend.spec.events import LogListener  # noqa: E402
+from mlx_backend.spec.sizes import SCAIL2_DIT  # noqa: E402
 from mlx_backend.weights.components import load_component  # noqa: E402
 from mlx_backend.weights.convert import convert  # noqa: E402
-from mlx_backend.weights.random_parts import DIT  # noqa: E402
 from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
 
 TINY = Path(__file__).parent.parent / "tests" / "data" / "goldens" / "snapshot" / "dit.safetensors"
-MIDDLE = replace(DIT, dim=1536, ffn_dim=8960, freq_dim=256, num_heads=12, num_layers=6, text_dim=512)
+MIDDLE = replace(SCAIL2_DIT, dim=1536, ffn_dim=8960, num_heads=12, num_layers=6, text_dim=512, clip_dim=160)
 WAYS = {
     "bf16": ConvertOptions(),
     "q8, groups of 64": ConvertOptions(bits=8),

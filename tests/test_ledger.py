@@ -19,11 +19,35 @@ from mlx_backend.spec.chunks import GPU_DISPATCH_FLOPS
 from mlx_backend.spec.encoder_flops import clip_flops, text_flops
 from mlx_backend.spec.geometry import LatentSize
 from mlx_backend.spec.ledger import MAX_ELEMENTS, Tokens, dit_pass, preparation, sums, total_flops
-from mlx_backend.spec.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE, DiTConfig
+from mlx_backend.spec.sizes import (
+    SCAIL2_CLIP,
+    SCAIL2_DIT,
+    SCAIL2_UMT5,
+    SCAIL2_VAE,
+    ClipConfig,
+    DiTConfig,
+    UMT5Config,
+    VAEConfig,
+)
 from mlx_backend.spec.storage import Storage, clip_bytes, dit_bytes, umt5_layer_bytes
 from mlx_backend.spec.vae_units import decode_flops, decoder_units, encode_flops, vae_parameters
-from mlx_backend.weights.random_parts import CLIP, DIT, UMT5, VAE
 
+DIT = DiTConfig(
+    dim=256,
+    ffn_dim=512,
+    freq_dim=64,
+    num_heads=2,
+    num_layers=2,
+    in_dim=20,
+    pose_dim=20,
+    mask_dim=28,
+    out_dim=16,
+    text_dim=64,
+    clip_dim=160,
+)
+VAE = VAEConfig(dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
+CLIP = ClipConfig(dim=160, num_heads=2, num_layers=2, mlp_dim=640, out_dim=64, patch_size=14, image_size=224)
+UMT5 = UMT5Config(vocab_size=98, dim=64, dim_attn=64, dim_ffn=128, num_heads=4, num_layers=2, num_buckets=32)
 # Pixels of 81 frames: tokens, and PFLOP of linear layers, self-attention and cross-attention, computed by hand.
 REAL = {
     (832, 480): (42_510, 1.016, 1.480, 0.030),

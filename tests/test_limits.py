@@ -65,6 +65,14 @@ def test_limits_that_are_none_are_refused(limits):
         Limits.of({LIMITS: limits})
 
 
+def test_the_input_check_finds_limits_that_are_none(tmp_path):
+    models = limited(tmp_path, {"width": "96"})
+    checked = check_inputs(
+        golden_scene(0), Choices(mode="animation", width=96, height=64, steps=2), models.dit, None, LogListener()
+    )
+    assert "config.json says limits = {'width': '96'}" in checked.errors[0] and len(checked.errors) == 1
+
+
 def test_only_what_differs_is_changed():
     settings = SamplingSettings(cfg=1.0)
     assert Limits(width=64, cfg=1.0).changed(settings) == {}

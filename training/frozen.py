@@ -5,10 +5,14 @@ Random features tell prompts and pictures apart, which is all that the transform
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mlx_backend.conditioning.clip import encode_clip
 from mlx_backend.conditioning.text import encode_text, tokenise
@@ -16,12 +20,12 @@ from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.spec.events import LogListener
 from mlx_backend.weights.components import load_component
-from mlx_backend.weights.random_parts import filled, unigram_tokenizer
+from mlx_backend.weights.layouts import snapshot_name
 from mlx_backend.weights.snapshot import TOKENIZER, Snapshot
 from mlx_backend.weights.tokenizer import load_tokenizer
 from world.scenes import WORDS
 
-from .sizes import CLIP, UMT5
+from .sizes import CLIP, LETTERS, UMT5
 
 SEED = 2
 
@@ -31,9 +35,36 @@ def write_frozen(folder: Path) -> None:
     random = np.random.default_rng(SEED)
     folder.mkdir(parents=True, exist_ok=True)
     for component, model in (("t5_encoder", UMT5Encoder(UMT5)), ("clip", ClipVision(CLIP))):
-        weights = filled(component, model, mx.bfloat16, random.normal)
+        weights = filled(component, model, random)
         mx.save_safetensors(str(folder / f"{component}.safetensors"), weights)
     unigram_tokenizer(WORDS).save(str(folder / TOKENIZER))
+
+
+def filled(component: str, model: nn.Module, random: np.random.Generator) -> dict[str, mx.array]:
+    """Return random bfloat16 weights for a network under the names that a snapshot has for them."""
+    tensors = {}
+    for name, array in tree_flatten(model.parameters()):
+        shape = tuple(array.shape)
+        if bool((array == 1).all()):  # the networks start their norms at one, everything else at zero
+            values = 1 + 0.1 * random.normal(size=shape)
+        elif name.endswith("bias") or "modulation" in name:
+            values = 0.1 * random.normal(size=shape)
+        else:
+            # A convolution or product keeps the size of what it is given; `head` of CLIP is stored [in, out].
+            inputs = shape[0] if name == "head" else np.prod(shape[1:])
+            values = random.normal(size=shape) / np.sqrt(inputs)
+        tensors[snapshot_name(component, name)] = mx.array(values.astype(np.float32)).astype(mx.bfloat16)
+    return tensors
+
+
+def unigram_tokenizer(words: Sequence[str] = ()) -> Tokenizer:
+    """Return a tokenizer of letters, and of `words` where a word begins with a space."""
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -4.0) for letter in LETTERS)]
+    vocabulary += [(f"▁{word}", -1.0) for word in words]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return tokenizer
 
 
 class Encoders:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
-from mlx_backend.weights.random_parts import LETTERS
 from world.scenes import WORDS
 
 VAE = VAEConfig(dim=16, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=1, temporal_downsample=(False, True, True))
 CLIP = ClipConfig(dim=64, num_heads=1, num_layers=2, mlp_dim=128, out_dim=64, patch_size=14, image_size=56)
+LETTERS = "▁" + "".join(chr(code) for code in range(33, 127))  # of the tokenizer, beside the words of the world
 UMT5 = UMT5Config(
     vocab_size=3 + len(LETTERS) + len(WORDS),
     dim=64,

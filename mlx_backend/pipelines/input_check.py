@@ -106,7 +106,8 @@ def check_inputs(
     """
     told = FindingListener(listener)
     if dit is not None:
-        choices = Limits.of(dit.store.snapshot.settings).held(choices)
+        limits = _tried(lambda: Limits.of(dit.store.snapshot.settings), told)
+        choices = choices if limits is None else limits.held(choices)
     settings = _tried(choices.settings, told)
     scene = _tried(lambda: choices.scene(pictures), told)
     run: PreparedRun | None = None
@@ -128,10 +129,10 @@ def check_inputs(
 
 
 def _tried(make: Callable[[], Made], told: FindingListener) -> Made | None:
-    """Return what is made, or None where the user's values forbid it, which is told."""
+    """Return what is made, or None where the user's values or a damaged config.json forbid it, which is told."""
     try:
         return make()
-    except RequestError as error:
+    except (RequestError, WeightsError) as error:
         told.error(str(error))
         return None
 
