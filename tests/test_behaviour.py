@@ -46,6 +46,7 @@ def test_the_shipped_model_is_small():
 @pytest.mark.parametrize("mode", MODES)
 def test_the_characters_move_as_the_driving_ones(verdicts, mode):
     assert mean(verdicts[mode], "motion") < 0.06
+    assert mean(verdicts[mode], "followed") > 0  # as much as a still picture
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -159,7 +159,8 @@ def judged(seed, mode="animation", people=2):
 def test_the_target_itself_passes_every_measure(mode):
     made = judged(1, mode)
     found = measures.verdict(made.target.pictures, made)
-    assert found.motion == 0 and found.identity == 1 and found.kept == float("inf")
+    assert found.motion == 0 and found.followed == pytest.approx(1)
+    assert found.identity == 1 and found.kept == float("inf")
     assert found.other < 25
 
 
@@ -174,7 +175,8 @@ def test_a_still_result_fails_by_its_motion():
     group = Group.random(3, 1)
     made = Example.of(group, "animation", np.arange(0, 40, 8), 96)
     still = np.repeat(made.target.pictures[:1], 5, axis=0)
-    assert measures.motion_error(still.astype(np.float32), made) > 0.04
+    found = measures.verdict(still, made)
+    assert found.motion > 0.04 and abs(found.followed) < 1e-6
 
 
 def test_routing_is_told_from_mixed_up_people():

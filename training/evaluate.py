@@ -111,6 +111,8 @@ def judge_modes(judge: Judge, clips: int, pictures: Path | None = None) -> Itera
         kept, other, identity = (_mean(found, name) for name in ("kept", "other", "identity"))
         what = f"{near:.0%} of {clips} clips, mean distance {_mean(found, 'motion'):.1%}"
         yield Measure(f"{mode}, centroids within 4 % of the width", what, "90 %", near >= 0.9)
+        shown = _mean(found, "followed")
+        yield Measure(f"{mode}, the target's change over time", f"{shown:.0%}", "above 0, a still", shown > 0)
         yield Measure(f"{mode}, parts of the reference's colour", f"{identity:.0%}", "90 %", identity >= 0.9)
         what = f"{kept:.1f} dB, {other:.1f} dB against the other scene"
         yield Measure(f"{mode}, background", what, "22 dB, other 6 dB below", kept >= 22 and kept >= other + 6)

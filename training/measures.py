@@ -20,6 +20,7 @@ class Verdict:
     """One clip's measures; colours are in 0..255 and PSNR in dB."""
 
     motion: float  # mean distance of the puppets' centroids from the target's, as a share of the frame's width
+    followed: float  # share of the target's change over time that the result shows; a still picture has 0
     identity: float  # share of the parts whose colour is nearer to the reference's puppet than to the driving one
     kept: float  # PSNR of the background against the scene that should be kept
     other: float  # against the scene that should not
@@ -32,6 +33,7 @@ def verdict(frames: np.ndarray, example: Example) -> Verdict:
     behind = background(example.target.puppets() > 0)
     return Verdict(
         motion=motion_error(frames, example),
+        followed=followed(frames, example.target.pictures),
         identity=identity_share(frames, example),
         kept=decibels(frames[behind], example.target.pictures[behind]),
         other=decibels(frames[behind], example.other_scene[behind]),
@@ -79,6 +81,12 @@ def motion_error(frames: np.ndarray, example: Example) -> float:
                 step = centroid(mine) - centroid(theirs) if mine.any() else np.array([size, 0])
                 errors.append(np.hypot(*step) / size)
     return float(np.mean(errors))
+
+
+def followed(frames: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the share of the change over time in `wanted` that a clip shows: 1 all of it, 0 as much as a still."""
+    change, due = frames - frames.mean(axis=0), wanted - wanted.mean(axis=0)
+    return float(1 - np.square(change - due).sum() / np.square(due).sum())
 
 
 def centroid(where: np.ndarray) -> np.ndarray:
