@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 torch = pytest.importorskip("torch")
 
@@ -169,6 +170,24 @@ def test_a_result_that_copies_the_driving_clip_fails():
     found = measures.verdict(made.driving, made)
     assert found.identity < 0.5
     assert found.kept < 22
+
+
+def test_a_soft_result_is_where_it_is():
+    """Three puppets share hues, so colours alone would have moved the very same clip."""
+    made = judged(4, people=3)
+    soft = [Image.fromarray(picture).filter(ImageFilter.GaussianBlur(2)) for picture in made.target.pictures]
+    found = measures.verdict(np.stack(soft), made)
+    assert found.motion < 0.005 and found.by_colour > 0.02
+
+
+@pytest.mark.parametrize("move", [(0, 4), (-6, 3), (0, -20)])
+def test_a_moved_result_is_as_far_off_as_it_was_moved(move):
+    made = judged(2, people=1)
+    noise = np.random.default_rng(1).normal(0, 12, made.target.pictures.shape)
+    moved = np.roll(made.target.pictures, move, axis=(1, 2)) + noise
+    for found, wanted, where in zip(moved, made.target.pictures, made.target.puppets() == 1, strict=True):
+        assert tuple(measures.misplacement(found, wanted, where)) == move
+    assert measures.verdict(moved, made).motion == pytest.approx(np.hypot(*move) / 96)
 
 
 def test_a_still_result_fails_by_its_motion():
