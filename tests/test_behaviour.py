@@ -45,8 +45,8 @@ def test_the_shipped_model_is_small():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_characters_move_as_the_driving_ones(verdicts, mode):
-    assert mean(verdicts[mode], "motion") < 0.06
-    assert mean(verdicts[mode], "followed") > 0  # as much as a still picture
+    assert mean(verdicts[mode], "motion") < 0.04
+    assert mean(verdicts[mode], "followed") > 0.2  # a still picture has 0
 
 
 @pytest.mark.parametrize("mode", MODES)
