@@ -57,7 +57,7 @@ def filled(component: str, model: nn.Module, random: np.random.Generator) -> dic
     return tensors
 
 
-def unigram_tokenizer(words: Sequence[str] = ()) -> Tokenizer:
+def unigram_tokenizer(words: Sequence[str]) -> Tokenizer:
     """Return a tokenizer of letters, and of `words` where a word begins with a space."""
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -4.0) for letter in LETTERS)]
     vocabulary += [(f"▁{word}", -1.0) for word in words]
