@@ -200,6 +200,25 @@ def test_the_still_image_is_one_picture(base):
     assert read_clip(path).frames.shape == (1, 64, 96, 3)
 
 
+def decoder(made):
+    """The name of the node that decodes."""
+    return next(key for key, node in made.items() if node["class_type"] == "WanVaeTiledDecode")
+
+
+def pictures(base, made, outputs):
+    """The frames of each output by name, saved as pictures: the video encoder does not always write the same bytes."""
+    made = {key: node for key, node in made.items() if node["class_type"] not in ("CreateVideo", "SaveVideo")}
+    for name, images in outputs.items():
+        made[f"save_{name}"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": name}}
+    entry = finished(queue(made))
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    paths = sorted(saved(base, entry))
+    return {
+        name: np.concatenate([read_clip(path).frames for path in paths if path.name.startswith(name)])
+        for name in outputs
+    }
+
+
 def test_settings_reach_the_sampler_by_links(base):
     """Every output of Scail2Settings connects to the sampler's widget, and gives what the typed values give."""
     names = ("steps", "cfg", "shift", "solver", "grid", "width", "height")
@@ -210,9 +229,7 @@ def test_settings_reach_the_sampler_by_links(base):
     linked = graph("scail2_animation", **{name: ["settings", i] for i, name in enumerate(names)})
     clips = []
     for made in (linked | {"settings": settings}, graph("scail2_animation", **values)):
-        entry = finished(queue(made))
-        assert entry["status"]["status_str"] == "success", entry["status"]
-        clips.append(read_clip(saved(base, entry)[0]).frames)
+        clips.append(pictures(base, made, {"clip": [decoder(made), 0]})["clip"])
     assert clips[0].shape == (9, 64, 96, 3)
     assert np.array_equal(*clips)
     sampler = next(key for key, node in linked.items() if node["class_type"] == "Scail2Sampler")
@@ -224,20 +241,13 @@ def test_settings_reach_the_sampler_by_links(base):
 
 def test_core_vae_decode_gives_the_same_frames(base):
     made = graph("scail2_animation")
-    ours = next(key for key, node in made.items() if node["class_type"] == "WanVaeTiledDecode")
-    sampler = made[ours]["inputs"]["latent"]
-    made = {key: node for key, node in made.items() if node["class_type"] not in ("CreateVideo", "SaveVideo")}
+    ours = decoder(made)
     made["core_vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "tiny_vae.safetensors"}}
-    made["core"] = {"class_type": "VAEDecode", "inputs": {"samples": sampler, "vae": ["core_vae", 0]}}
-    for prefix, images in (("ours", [ours, 0]), ("core", ["core", 0])):
-        made[f"save_{prefix}"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": prefix}}
-    entry = finished(queue(made))
-    assert entry["status"]["status_str"] == "success", entry["status"]
-    paths = saved(base, entry)
-    frames = {
-        prefix: np.concatenate([read_clip(path).frames for path in sorted(paths) if path.name.startswith(prefix)])
-        for prefix in ("ours", "core")
+    made["core"] = {
+        "class_type": "VAEDecode",
+        "inputs": {"samples": made[ours]["inputs"]["latent"], "vae": ["core_vae", 0]},
     }
+    frames = pictures(base, made, {"ours": [ours, 0], "core": ["core", 0]})
     assert frames["ours"].shape == frames["core"].shape == (9, 64, 96, 3)
     # both are saved as 8-bit pictures, so equal numbers may round apart by one step
     assert np.abs(frames["ours"] - frames["core"]).max() < 1.5 / 255
