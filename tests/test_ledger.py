@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -32,19 +33,7 @@ from mlx_backend.spec.sizes import (
 from mlx_backend.spec.storage import Storage, clip_bytes, dit_bytes, umt5_layer_bytes
 from mlx_backend.spec.vae_units import decode_flops, decoder_units, encode_flops, vae_parameters
 
-DIT = DiTConfig(
-    dim=256,
-    ffn_dim=512,
-    freq_dim=64,
-    num_heads=2,
-    num_layers=2,
-    in_dim=20,
-    pose_dim=20,
-    mask_dim=28,
-    out_dim=16,
-    text_dim=64,
-    clip_dim=160,
-)
+DIT = replace(SCAIL2_DIT, dim=256, ffn_dim=512, freq_dim=64, num_heads=2, num_layers=2, text_dim=64, clip_dim=160)
 VAE = VAEConfig(dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
 CLIP = ClipConfig(dim=160, num_heads=2, num_layers=2, mlp_dim=640, out_dim=64, patch_size=14, image_size=224)
 UMT5 = UMT5Config(vocab_size=98, dim=64, dim_attn=64, dim_ffn=128, num_heads=4, num_layers=2, num_buckets=32)

@@ -109,9 +109,8 @@ def judge_modes(judge: Judge, clips: int, pictures: Path | None = None) -> Itera
             rows.append(strip(made, frames))
         near = np.mean([v.motion < 0.04 for v in found])
         kept, other, identity = (_mean(found, name) for name in ("kept", "other", "identity"))
-        colours = np.mean([v.by_colour < 0.04 for v in found]), _mean(found, "by_colour")
-        what = f"{near:.0%} of {clips} clips, mean distance {_mean(found, 'motion'):.1%}"
-        what += " (by colours alone {:.0%}, {:.1%})".format(*colours)
+        by_colour = f"{np.mean([v.by_colour < 0.04 for v in found]):.0%}, {_mean(found, 'by_colour'):.1%}"
+        what = f"{near:.0%} of {clips} clips, mean distance {_mean(found, 'motion'):.1%} (by colours alone {by_colour})"
         yield Measure(f"{mode}, centroids within 4 % of the width", what, "90 %", near >= 0.9)
         shown = _mean(found, "followed")
         yield Measure(f"{mode}, the target's change over time", f"{shown:.0%}", "above 0, a still", shown > 0)

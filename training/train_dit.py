@@ -70,7 +70,7 @@ def train(stage: Stage, network: DiT, folder: Path, batch: int, device: str) -> 
                 beside = f"{kept_loss(network, kept, batch):.4f} on the shard kept back"
                 sys.stdout.write(f"step {stage.step}: loss {mean:.4f} on {len(groups)} groups, {beside}\n")
                 sys.stdout.flush()
-            if (now := shards(folder)[1:]) != rest:
+            if (now := [path for path in shards(folder) if path != first]) != rest:
                 groups, rest = Groups(now, device), now
     stage.save()
 
