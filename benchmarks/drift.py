@@ -24,19 +24,19 @@ import numpy as np  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from mlx_backend.conditioning.streams import window  # noqa: E402
+from mlx_backend.interface.continuation import Continuation  # noqa: E402
+from mlx_backend.interface.events import LogListener  # noqa: E402
+from mlx_backend.interface.geometry import latent_frames  # noqa: E402
+from mlx_backend.interface.requests import SamplingSettings  # noqa: E402
+from mlx_backend.interface.segments import SegmentPlan, plan_segments  # noqa: E402
+from mlx_backend.interface.small_model import SMALL_MODEL  # noqa: E402
 from mlx_backend.media.colour import colours_of  # noqa: E402
-from mlx_backend.models.scail2 import Scail2DiT  # noqa: E402
+from mlx_backend.models.scail2 import Scail2Model  # noqa: E402
 from mlx_backend.pipelines.decode import decode_latents  # noqa: E402
 from mlx_backend.pipelines.sample import ClipRequest, sample_clip  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore, get_vae  # noqa: E402
 from mlx_backend.pipelines.text import encode_prompts  # noqa: E402
-from mlx_backend.spec.continuation import Continuation  # noqa: E402
-from mlx_backend.spec.events import LogListener  # noqa: E402
-from mlx_backend.spec.geometry import latent_frames  # noqa: E402
-from mlx_backend.spec.requests import SamplingSettings  # noqa: E402
-from mlx_backend.spec.segments import SegmentPlan, plan_segments  # noqa: E402
-from mlx_backend.spec.small_model import SMALL_MODEL  # noqa: E402
-from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 from training.evaluate import scene_of, shares  # noqa: E402
 from training.sizes import FRAMES as LENGTH  # noqa: E402
 from training.sizes import OVERLAP, SIDE  # noqa: E402
@@ -128,18 +128,18 @@ def stand_in(models: Models, made: Example, plan: SegmentPlan) -> Iterator[None]
     vae, clip = get_vae(models.vae, Quiet()), shares(made.target.pictures)
     targets = [np.array(vae.encode(mx.array(window(clip, segment)) * 2 - 1)) for segment in plan.segments]
     prepared: list[object] = []
-    prepare = Scail2DiT.prepare
+    prepare = Scail2Model.prepare
 
-    def prepare_next(self: Scail2DiT, *arguments: object) -> object:
+    def prepare_next(self: Scail2Model, *arguments: object) -> object:
         prepared.append(prepare(self, *arguments))
         return prepared[-1]
 
-    def velocity(_: Scail2DiT, x: mx.array, t: float, *__: object) -> mx.array:
+    def velocity(_: Scail2Model, x: mx.array, t: float, *__: object) -> mx.array:
         number = len(prepared) - 1
         picture = mx.array(continued(targets[number], np.array(x), number))
         return (x - picture) / (t / 1000)
 
-    with mock.patch.object(Scail2DiT, "prepare", prepare_next), mock.patch.object(Scail2DiT, "__call__", velocity):
+    with mock.patch.object(Scail2Model, "prepare", prepare_next), mock.patch.object(Scail2Model, "__call__", velocity):
         yield
 
 

@@ -24,8 +24,8 @@ import torch  # noqa: E402
 
 from benchmarks.machine import describe_machine, peak_resident  # noqa: E402
 from demo.pack import load_pack, pack_nodes  # noqa: E402
-from mlx_backend.spec.variants import RESIDENCIES  # noqa: E402
-from mlx_backend.weights.formats import read_header  # noqa: E402
+from mlx_backend.interface.variants import RESIDENCIES  # noqa: E402
+from mlx_backend.weights.formats.safetensors_file import read_header  # noqa: E402
 
 SIZE, FRAMES = 256, 5
 PROMPT = "A person dances on a beach."

@@ -23,11 +23,11 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 from benchmarks.full_size_files import weights_file, write_dit, write_rest  # noqa: E402
 from benchmarks.machine import describe_machine, peak_resident  # noqa: E402
 from mlx_backend.cli.main import main as command  # noqa: E402
-from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams, positions  # noqa: E402
-from mlx_backend.spec.sizes import SCAIL2_DIT  # noqa: E402
-from mlx_backend.weights.components import load_component  # noqa: E402
-from mlx_backend.weights.formats import read_header  # noqa: E402
-from mlx_backend.weights.snapshot import CONFIG, Snapshot  # noqa: E402
+from mlx_backend.interface.sizes import SCAIL2_DIT  # noqa: E402
+from mlx_backend.models.scail2 import Reference, Scail2Model, Streams, positions  # noqa: E402
+from mlx_backend.weights.checkpoints.components import load_component  # noqa: E402
+from mlx_backend.weights.checkpoints.snapshot import CONFIG, Snapshot  # noqa: E402
+from mlx_backend.weights.formats.safetensors_file import read_header  # noqa: E402
 
 FRAMES, HEIGHT, WIDTH = 2, 8, 8  # latent: 5 frames of 64x64 pixels
 TEXT_TOKENS, IMAGE_TOKENS = 20, 257
@@ -120,7 +120,7 @@ def run(folder: Path) -> list[str]:
     ]
 
 
-def forward(model: Scail2DiT) -> mx.array:
+def forward(model: Scail2Model) -> mx.array:
     """Run everything that one pass of the solver needs, with random inputs."""
     mx.random.seed(0)
     latent = mx.random.normal((16, FRAMES, HEIGHT, WIDTH))

@@ -18,16 +18,16 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten
 
+from mlx_backend.interface.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
 from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.linear import Linear
-from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
-from mlx_backend.spec.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
-from mlx_backend.weights.detect import dit_settings
-from mlx_backend.weights.formats import NUMPY_DTYPES
-from mlx_backend.weights.layouts import snapshot_name
-from mlx_backend.weights.snapshot import CONFIG, TOKENIZER
+from mlx_backend.weights.checkpoints.detect import dit_settings
+from mlx_backend.weights.checkpoints.snapshot import CONFIG, TOKENIZER
+from mlx_backend.weights.formats.safetensors_file import NUMPY_DTYPES
+from mlx_backend.weights.names.layouts import snapshot_name
 
 TINY = Path(__file__).parent.parent / "tests" / "data" / "goldens" / "snapshot"
 BITS, GROUP_SIZE = 4, 64
@@ -59,7 +59,7 @@ def write_dit(folder: Path, *, dense: bool) -> list[str]:
     """Write dit.safetensors and config.json: everything bf16, or the Linears of the blocks in 4 bits."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(dit_settings(SCAIL2_DIT), indent=1), encoding="utf-8")
-    tensors = list(plan("dit", Scail2DiT(SCAIL2_DIT), "BF16", packed=not dense))
+    tensors = list(plan("dit", Scail2Model(SCAIL2_DIT), "BF16", packed=not dense))
     packed = sum(tensor.dtype == "U32" for tensor in tensors)
     how = f"{packed} Linears packed in {BITS} bits, groups of {GROUP_SIZE}" if packed else "all bf16"
     return [f"{len(tensors)} tensors, {how}", *write_tensors(weights_file(folder, "dit"), tensors)]

@@ -22,13 +22,13 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 from mlx.utils import tree_flatten  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams  # noqa: E402
-from mlx_backend.spec.conversion import ConvertOptions  # noqa: E402
-from mlx_backend.spec.events import LogListener  # noqa: E402
-from mlx_backend.spec.sizes import SCAIL2_DIT  # noqa: E402
-from mlx_backend.weights.components import load_component  # noqa: E402
-from mlx_backend.weights.convert import convert  # noqa: E402
-from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from mlx_backend.interface.conversion import ConvertOptions  # noqa: E402
+from mlx_backend.interface.events import LogListener  # noqa: E402
+from mlx_backend.interface.sizes import SCAIL2_DIT  # noqa: E402
+from mlx_backend.models.scail2 import Reference, Scail2Model, Streams  # noqa: E402
+from mlx_backend.weights.checkpoints.components import load_component  # noqa: E402
+from mlx_backend.weights.checkpoints.convert import convert  # noqa: E402
+from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 TINY = Path(__file__).parent.parent / "tests" / "data" / "goldens" / "snapshot" / "dit.safetensors"
 MIDDLE = replace(SCAIL2_DIT, dim=1536, ffn_dim=8960, num_heads=12, num_layers=6, text_dim=512, clip_dim=160)
@@ -83,7 +83,7 @@ def write_random(path: Path) -> None:
     """Write the mid-size DiT: every product keeps the size of its input, gains are near 1."""
     mx.random.seed(0)
     tensors = {}
-    for name, zeros in tree_flatten(Scail2DiT(MIDDLE).parameters()):
+    for name, zeros in tree_flatten(Scail2Model(MIDDLE).parameters()):
         drawn = mx.random.normal(zeros.shape)
         if name.endswith(".weight") and len(zeros.shape) > 1:
             drawn = drawn / math.sqrt(math.prod(zeros.shape[1:]))
@@ -94,7 +94,7 @@ def write_random(path: Path) -> None:
     mx.save_safetensors(str(path), tensors)
 
 
-def forward(model: Scail2DiT, seed: int) -> mx.array:
+def forward(model: Scail2Model, seed: int) -> mx.array:
     """Run one pass with random inputs; returns the velocity [16, T, H, W]."""
     mx.random.seed(seed)
     latent = mx.random.normal((16, FRAMES, HEIGHT, WIDTH))

@@ -20,12 +20,12 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from mlx_backend.interface.events import LogListener  # noqa: E402
+from mlx_backend.interface.requests import Economy, SamplingSettings, Scene  # noqa: E402
 from mlx_backend.pipelines.sample import ClipRequest, sample_clip  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
 from mlx_backend.pipelines.text import encode_prompts  # noqa: E402
-from mlx_backend.spec.events import LogListener  # noqa: E402
-from mlx_backend.spec.requests import Economy, SamplingSettings, Scene  # noqa: E402
-from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 SNAPSHOT = Path(__file__).parents[1] / "tests" / "data" / "goldens" / "snapshot"
 STEPS, CFG, SEED = 40, 5.0, 7

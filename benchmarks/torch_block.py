@@ -25,11 +25,11 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from mlx_backend.diagnostics.primitives import drawn  # noqa: E402
+from mlx_backend.interface.sizes import Scail2Config  # noqa: E402
 from mlx_backend.models.attention import Context, Rotation  # noqa: E402
 from mlx_backend.models.block import Block  # noqa: E402
 from mlx_backend.models.chunking import chunk_bounds  # noqa: E402
 from mlx_backend.runtime.machine import this_machine  # noqa: E402
-from mlx_backend.spec.sizes import DiTConfig  # noqa: E402
 
 FFN = {1536: 8960, 5120: 13824}  # Wan's 1.3B and 14B
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
@@ -85,7 +85,7 @@ def measure(dim: int, tokens: int, rounds: int, clock: Callable[[], float]) -> f
     return memory[0]
 
 
-def pair(config: DiTConfig, tokens: int) -> tuple[Callable[[], None], Callable[[], None], float]:
+def pair(config: Scail2Config, tokens: int) -> tuple[Callable[[], None], Callable[[], None], float]:
     """Return both blocks on the same numbers, and their largest difference as a part of the output's spread."""
     dim = config.dim
     block = Block(config, mx.float32)
@@ -195,9 +195,9 @@ def _weight(name: str, shape: tuple[int, ...]) -> mx.array:
     return drawn(shape, mx.float32, 0.1) + float(name.endswith("weight"))
 
 
-def block_config(dim: int, ffn_dim: int) -> DiTConfig:
+def block_config(dim: int, ffn_dim: int) -> Scail2Config:
     """Return the sizes of a Wan block; a head has 128 channels."""
-    return DiTConfig(
+    return Scail2Config(
         dim=dim,
         ffn_dim=ffn_dim,
         freq_dim=256,

@@ -28,12 +28,12 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from mlx_backend.interface.tiling import Tiling  # noqa: E402
 from mlx_backend.models import vae21, vae_tiles  # noqa: E402
 from mlx_backend.models.vae_layers import Stream  # noqa: E402
 from mlx_backend.pipelines.decode import decode_segment  # noqa: E402
-from mlx_backend.spec.tiling import Tiling  # noqa: E402
-from mlx_backend.weights.components import load_component  # noqa: E402
-from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from mlx_backend.weights.checkpoints.components import load_component  # noqa: E402
+from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 DIRECTIONS = ("encode", "decode")
 BAR = 0.5  # of diffusers' peak beyond the causal cache

@@ -19,10 +19,10 @@ from demo.pack import ROOT, load_pack, pack_nodes  # noqa: E402
 from demo.stand_ins import CoreNodes  # noqa: E402
 from demo.workflows import NEED_MORE_MODELS  # noqa: E402
 from demo.workflows import WORKFLOWS as BUILDERS  # noqa: E402
+from mlx_backend.interface.small_model import ASSETS, SMALL_SETTINGS  # noqa: E402
 from mlx_backend.media.contact_sheet import contact_sheet, side_by_side  # noqa: E402
 from mlx_backend.media.resize import PHOTO, fit  # noqa: E402
-from mlx_backend.media.write import write_clip  # noqa: E402
-from mlx_backend.spec.small_model import ASSETS, SMALL_SETTINGS  # noqa: E402
+from mlx_backend.media.write import write_video  # noqa: E402
 
 WORKFLOWS = tuple(name for name in BUILDERS if name not in NEED_MORE_MODELS)
 SHOWN = ("scail2_animation", "scail2_replacement", "scail2_two_people")
@@ -56,15 +56,15 @@ def main() -> None:
         outputs = run_graph(graph, nodes, overrides)
         clips = shown(graph, outputs)
         sheet, beside = chosen.output / f"{name}.png", chosen.output / f"{name}_side_by_side.mp4"
-        write_clip(sheet, contact_sheet(clips)[None] / 255.0, FPS)
-        write_clip(beside, side_by_side(clips) / 255.0, FPS)
+        write_video(sheet, contact_sheet(clips)[None] / 255.0, FPS)
+        write_video(beside, side_by_side(clips) / 255.0, FPS)
         kinds = {node["class_type"] for node in graph.values()}
         saved = outputs[_node(graph, "SaveVideo" if "SaveVideo" in kinds else "SaveImage")][0]
         sys.stdout.write(f"{name}:\n  result        {saved}\n  side by side  {beside}\n  contact sheet {sheet}\n")
         sys.stdout.flush()
         rows.append((f"{name}: reference, driving video, result", in_a_row(clips)))
     overview = chosen.output / "demo.png"
-    write_clip(overview, contact_sheet(rows, 1 + 2 * MOMENTS)[None] / 255.0, FPS)
+    write_video(overview, contact_sheet(rows, 1 + 2 * MOMENTS)[None] / 255.0, FPS)
     sys.stdout.write(f"all of them in one picture: {overview}\n")
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from demo.draw_assets import Picture, person
 from demo.pack import ROOT
-from mlx_backend.media.read import read_clip
+from mlx_backend.media.read import read_video
 
 ASSETS = ROOT / "assets"
 
@@ -106,7 +106,7 @@ def tinted(picture: Picture, mask: Picture) -> Picture:
 @cache
 def sample(name: str) -> Picture:
     """Return the frames (frames, height, width, 3) of a shipped picture or video."""
-    return (read_clip(ASSETS / name).frames * 255).round().astype(np.uint8)
+    return (read_video(ASSETS / name).frames * 255).round().astype(np.uint8)
 
 
 def drawn() -> dict[str, Callable[[], Image.Image]]:

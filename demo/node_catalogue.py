@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from demo.core_nodes import CORE, CORE_VERSION
+from demo.comfy_nodes import CORE, CORE_VERSION
 from demo.pack import load_pack
 
 WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN", "COMFY_DYNAMICCOMBO_V3")

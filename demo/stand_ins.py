@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from mlx_backend.media.read import read_clip
-from mlx_backend.media.write import write_clip
+from mlx_backend.media.read import read_video
+from mlx_backend.media.write import write_video
 
 SAMPLE_PREFIX = "scail2_"  # the pack copies assets/NAME to ComfyUI's input folder as scail2_NAME
 
@@ -46,7 +46,7 @@ class CoreNodes:
 
     def load_image(self, inputs: dict[str, Any]) -> tuple:
         """Return (IMAGE [1, H, W, 3], MASK [1, H, W]); the mask is empty, as for pictures without alpha."""
-        frames = read_clip(self._input(inputs["image"])).frames
+        frames = read_video(self._input(inputs["image"])).frames
         return torch.from_numpy(frames), torch.zeros(frames.shape[:3])
 
     def load_image_mask(self, inputs: dict[str, Any]) -> tuple:
@@ -55,7 +55,7 @@ class CoreNodes:
 
     def load_video(self, inputs: dict[str, Any]) -> tuple:
         """Return (VIDEO,)."""
-        clip = read_clip(self._input(inputs["file"]))
+        clip = read_video(self._input(inputs["file"]))
         return (Video(torch.from_numpy(clip.frames), clip.fps),)
 
     def get_video_components(self, inputs: dict[str, Any]) -> tuple:
@@ -71,13 +71,13 @@ class CoreNodes:
         """Write PREFIX.mp4 and return its path."""
         path = (self.outputs / inputs["filename_prefix"]).with_suffix(".mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_clip(path, inputs["video"].images.numpy(), inputs["video"].fps)
+        write_video(path, inputs["video"].images.numpy(), inputs["video"].fps)
         return (path,)
 
     def save_image(self, inputs: dict[str, Any]) -> tuple:
         """Write the first picture as PREFIX_00001_.png and return its path."""
         path = self.outputs / f"{inputs['filename_prefix']}_00001_.png"
-        write_clip(path, inputs["images"][:1].numpy(), fps=1)
+        write_video(path, inputs["images"][:1].numpy(), fps=1)
         return (path,)
 
     def _input(self, name: str) -> Path:

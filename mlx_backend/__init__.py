@@ -1,5 +1,5 @@
 """SCAIL-2 on Apple's MLX: the backend of the node pack, usable without ComfyUI and without torch."""
 
-from .spec.version import VERSION
+from .interface.version import VERSION
 
 __version__ = VERSION

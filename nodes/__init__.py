@@ -2,9 +2,9 @@
 
 from .animate import Scail2Animate
 from .checking import Scail2InputCheck
+from .comfy_sampling import Scail2CoreSampler
 from .conditioning import Scail2ClipEncode, Scail2T5Encode
 from .converting import Scail2Convert
-from .core_sampling import Scail2CoreSampler
 from .decoding import WanVaeTiledDecode
 from .doctor import Scail2Doctor
 from .framing import Scail2FitReference

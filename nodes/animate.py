@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.presets import ORIENTATIONS, PRESETS, find_preset, size_of
+from ..mlx_backend.interface.requests import Scene
+from ..mlx_backend.interface.variants import SCAIL2
 from ..mlx_backend.media.timing import Resampling, check_same_length, resampling
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
-from ..mlx_backend.spec.presets import ORIENTATIONS, PRESETS, find_preset, size_of
-from ..mlx_backend.spec.requests import Scene
-from ..mlx_backend.spec.variants import SCAIL2
-from ..mlx_backend.weights.snapshot import Snapshot
+from ..mlx_backend.weights.checkpoints.snapshot import Snapshot
 from . import host, sockets
 from .conditioning import Scail2T5Encode
 from .loaders import LoadScail2MLX, chosen_snapshot, is_snapshot, new_store, open_folder, snapshot_input

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..mlx_backend.spec.errors import RequestError
-from ..mlx_backend.spec.events import LOGGER
+from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.events import LOGGER
 from . import host
 
 ROUTE = "/scail2_mlx/caches"

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.requests import Scene
+from ..mlx_backend.interface.variants import SCAIL2
 from ..mlx_backend.pipelines.input_check import Choices, check_inputs
-from ..mlx_backend.spec.requests import Scene
-from ..mlx_backend.spec.variants import SCAIL2
 from . import host, sockets
 from .masks import shown
 from .sampling import Scail2Sampler

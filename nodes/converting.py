@@ -6,10 +6,10 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.conversion import BITS, DTYPES, GROUP_SIZES, ConvertOptions
+from ..mlx_backend.interface.errors import BackendError, RequestError
+from ..mlx_backend.interface.variants import SCAIL2
 from ..mlx_backend.runtime.device import require_mlx
-from ..mlx_backend.spec.conversion import BITS, DTYPES, GROUP_SIZES, ConvertOptions
-from ..mlx_backend.spec.errors import BackendError, RequestError
-from ..mlx_backend.spec.variants import SCAIL2
 from . import host, sockets
 from .loaders import FILE_INPUTS, open_folder, snapshot_choices, snapshot_folder
 from .neighbour import neighbour
@@ -112,7 +112,7 @@ class Scail2Convert(io.ComfyNode):
             text_encoder_bits=int(text_encoder_bits) if text_encoder_bits != DENSE else None,
         )
         require_mlx()
-        from ..mlx_backend.weights.convert import check_destination, convert, open_source
+        from ..mlx_backend.weights.checkpoints.convert import check_destination, convert, open_source
 
         path = source_path(source) or open_folder(source)
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.runtime.device import require_mlx
-from ..mlx_backend.spec.errors import RequestError
 from . import host, sockets
 from .loaders import snapshot_choices, snapshot_folder
 

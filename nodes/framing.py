@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from ..mlx_backend.conditioning.framing import METHODS, Framing, fit_reference
-from ..mlx_backend.spec.geometry import SIZE_STEP
-from ..mlx_backend.spec.variants import MODES, SCAIL2
+from ..mlx_backend.interface.geometry import SIZE_STEP
+from ..mlx_backend.interface.variants import MODES, SCAIL2
 from . import host, sockets
 from .tensors import to_image, to_numpy
 

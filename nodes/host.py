@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..mlx_backend.spec.errors import RequestError
-from ..mlx_backend.spec.events import LOGGER, Progress
-from ..mlx_backend.spec.small_model import ASSETS
-from ..mlx_backend.weights.snapshot import TOKENIZERS
+from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.events import LOGGER, Progress
+from ..mlx_backend.interface.small_model import ASSETS
+from ..mlx_backend.weights.checkpoints.snapshot import TOKENIZERS
 from .neighbour import neighbour
 from .preview import Previews
 from .status import Status

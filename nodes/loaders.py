@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.requests import LoraRequest
+from ..mlx_backend.interface.small_model import SMALL_MODEL
+from ..mlx_backend.interface.variants import RESIDENCIES, SCAIL2
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
-from ..mlx_backend.spec.errors import RequestError
-from ..mlx_backend.spec.requests import LoraRequest
-from ..mlx_backend.spec.small_model import SMALL_MODEL
-from ..mlx_backend.spec.variants import RESIDENCIES, SCAIL2
-from ..mlx_backend.weights.snapshot import COMPONENTS, Snapshot, find_snapshots
+from ..mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot, find_snapshots
 from . import host, sockets
 from .neighbour import neighbour
 
@@ -240,7 +240,7 @@ def open_folder(snapshot: str) -> Path:
     """Return a snapshot's folder, downloading it first if need be. Raises RequestError if there is none."""
     folder = snapshot_folder(snapshot)
     if folder is None and snapshot in SCAIL2.hub_repositories:
-        from ..mlx_backend.weights.hub import download_snapshot
+        from ..mlx_backend.weights.checkpoints.hub import download_snapshot
 
         with neighbour().at_work():
             folder = download_snapshot(snapshot, host.download_root(), host.HostListener())

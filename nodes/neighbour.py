@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
+from ..mlx_backend.interface.events import LOGGER
 from ..mlx_backend.runtime.awake import kept_awake
-from ..mlx_backend.spec.events import LOGGER
 
 
 class Neighbour:

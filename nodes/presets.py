@@ -6,11 +6,11 @@ from pathlib import PurePath
 
 from comfy_api.latest import io
 
-from ..mlx_backend.spec.events import Listener
-from ..mlx_backend.spec.geometry import SIZE_STEP
-from ..mlx_backend.spec.presets import LORA_FILES, ORIENTATIONS, PRESETS, SIZES, Preset, find_preset, size_of
-from ..mlx_backend.spec.requests import LoraRequest, SamplingSettings
-from ..mlx_backend.spec.variants import GRIDS, SOLVERS
+from ..mlx_backend.interface.events import Listener
+from ..mlx_backend.interface.geometry import SIZE_STEP
+from ..mlx_backend.interface.presets import LORA_FILES, ORIENTATIONS, PRESETS, SIZES, Preset, find_preset, size_of
+from ..mlx_backend.interface.requests import LoraRequest, SamplingSettings
+from ..mlx_backend.interface.variants import GRIDS, SOLVERS
 from . import host, sockets
 
 AS_PRESET = "as preset"

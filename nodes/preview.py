@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..mlx_backend.spec.events import LOGGER
+from ..mlx_backend.interface.events import LOGGER
 
 FORMAT = "JPEG"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mlx_backend.spec.errors import RequestError
+from ..mlx_backend.interface.errors import RequestError
 from . import host, sockets
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
+from ..mlx_backend.interface.geometry import SIZE_STEP
+from ..mlx_backend.interface.requests import MAX_THRESHOLD, STEP_CACHES, Economy, SamplingSettings, Scene
+from ..mlx_backend.interface.variants import GRIDS, MODES, POSE_ROPES, SCAIL2, SOLVERS
 from ..mlx_backend.runtime.device import require_mlx
-from ..mlx_backend.spec.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
-from ..mlx_backend.spec.geometry import SIZE_STEP
-from ..mlx_backend.spec.requests import MAX_THRESHOLD, STEP_CACHES, Economy, SamplingSettings, Scene
-from ..mlx_backend.spec.variants import GRIDS, MODES, POSE_ROPES, SCAIL2, SOLVERS
 from . import host, sockets
 from .neighbour import neighbour
 from .tensors import to_clip_request, to_latent, to_numpy, to_text

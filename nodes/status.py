@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..mlx_backend.spec.events import Progress
+from ..mlx_backend.interface.events import Progress
 
 
 class Status:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..mlx_backend.spec.errors import RequestError
-from ..mlx_backend.spec.geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, latent_frames
-from ..mlx_backend.spec.segments import Segment, SegmentPlan
-from ..mlx_backend.spec.variants import SCAIL2
+from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, latent_frames
+from ..mlx_backend.interface.segments import Segment, SegmentPlan
+from ..mlx_backend.interface.variants import SCAIL2
 
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.latents import SegmentLatents

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.variants import SCAIL2
 from ..mlx_backend.media.timing import check_same_length, fitted_waveform, resampling
-from ..mlx_backend.spec.variants import SCAIL2
 from . import host, sockets
 
 

@@ -13,7 +13,7 @@ from support import GOLDENS, Recorder  # noqa: E402
 
 from demo.pack import load_pack, pack_nodes  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
-from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 mx.set_default_device(mx.cpu)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from mlx_backend.interface.events import LogListener, Progress
+from mlx_backend.interface.requests import SamplingSettings, Scene
 from mlx_backend.pipelines.generate import Prompts
-from mlx_backend.spec.events import LogListener, Progress
-from mlx_backend.spec.requests import SamplingSettings, Scene
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"

@@ -13,8 +13,8 @@ from support import GOLDENS, ROOT, Golden, golden_cases, golden_file
 from test_nodes import image
 
 from demo.pack import load_pack
-from mlx_backend.spec.presets import LORA_FILES, PRESETS
-from mlx_backend.spec.requests import LoraRequest
+from mlx_backend.interface.presets import LORA_FILES, PRESETS
+from mlx_backend.interface.requests import LoraRequest
 
 SNAPSHOT = str(GOLDENS / "snapshot")
 NTSC = 30000 / 1001
@@ -31,7 +31,7 @@ def module(name):
 @pytest.fixture
 def small(monkeypatch):
     """A size and a preset that the tiny model runs in a second."""
-    presets = module("mlx_backend.spec.presets")
+    presets = module("mlx_backend.interface.presets")
     monkeypatch.setitem(presets.SIZES, "tiny", (96, 64))
     monkeypatch.setitem(presets.PRESETS, "brief", presets.Preset(steps=2, cfg=2.0, solver="unipc"))
 

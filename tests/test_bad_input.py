@@ -20,11 +20,11 @@ from support import (
 
 from mlx_backend.conditioning.masks import IDENTITIES, PLANES
 from mlx_backend.conditioning.scene import prepare_picture, prepare_scene
-from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.interface.errors import NumericsError, RequestError
+from mlx_backend.interface.requests import SamplingSettings, Scene
+from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.pipelines.generate import Prompts, generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.spec.errors import NumericsError, RequestError
-from mlx_backend.spec.requests import SamplingSettings, Scene
 
 COLOURS = [tuple(255 * channel for channel in PLANES[name]) for name in IDENTITIES]
 OFF_PALETTE = {
@@ -465,7 +465,7 @@ def test_the_golden_scenes_are_told_only_what_they_lack(index):
 @pytest.mark.parametrize(("tokens", "warns"), [(511, False), (512, False), (513, True), (900, True)])
 def test_a_prompt_beyond_512_tokens_is_told_with_its_count(tokens, warns, models, listener):
     from mlx_backend.conditioning.text import tokenise
-    from mlx_backend.weights.tokenizer import load_tokenizer
+    from mlx_backend.weights.checkpoints.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(models.text_encoder.store.snapshot.tokenizer)
     prompt = "w" * (tokens - 2)  # beside the token that begins a word and the one that ends the prompt
@@ -501,13 +501,13 @@ def test_any_text_is_a_prompt(prompt, models, listener):
 def test_nan_from_the_model_stops_the_run_at_its_step(step, models, listener, monkeypatch):
     calls = []
 
-    def broken(self, x, t, *arguments, forward=Scail2DiT.__call__):
+    def broken(self, x, t, *arguments, forward=Scail2Model.__call__):
         calls.append(t)
         out = forward(self, x, t, *arguments)
         out[3, 0, 2, 1] = float("nan") if len(calls) == step else out[3, 0, 2, 1]
         return out
 
-    monkeypatch.setattr(Scail2DiT, "__call__", broken)
+    monkeypatch.setattr(Scail2Model, "__call__", broken)
     settings = replace(golden_settings(0), cfg=1.0)
     with pytest.raises(NumericsError, match=f"step {step} of 3"):
         generate(models, golden_prompts(0), golden_scene(0), settings, None, listener)
@@ -517,11 +517,11 @@ def test_nan_from_the_model_stops_the_run_at_its_step(step, models, listener, mo
 def test_nan_in_a_later_segment_says_in_which(models, listener, monkeypatch):
     calls = []
 
-    def broken(self, x, *arguments, forward=Scail2DiT.__call__):
+    def broken(self, x, *arguments, forward=Scail2Model.__call__):
         calls.append(1)
         return forward(self, x, *arguments) * (float("nan") if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(Scail2DiT, "__call__", broken)
+    monkeypatch.setattr(Scail2Model, "__call__", broken)
     settings = replace(golden_settings(3), cfg=1.0)
     with pytest.raises(NumericsError, match="segment 2 of 3: .* step 2 of 2"):
         generate(models, golden_prompts(3), golden_scene(3), settings, None, listener)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlx_backend.spec.small_model import SMALL_MODEL
+from mlx_backend.interface.small_model import SMALL_MODEL
 from training import evaluate
 from training.evaluate import LONG_FRAMES, SETTINGS, Judge, example
 from training.faults import FAULTS, fault

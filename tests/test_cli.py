@@ -11,8 +11,8 @@ from PIL import Image
 from support import FRAMES_BAR, GOLDENS, ROOT, Golden, golden_cases, golden_file
 
 from mlx_backend.cli.main import main
-from mlx_backend.media.read import read_clip
-from mlx_backend.spec.errors import RequestError
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.media.read import read_video
 
 SNAPSHOT = GOLDENS / "snapshot"
 INPUTS = ("reference", "driving", "reference_mask", "driving_mask")
@@ -123,7 +123,7 @@ def test_every_medium_in_and_out(inputs, tmp_path, capsys):
     folders = {name: tmp_path / name for name in ("driving", "driving_mask")}
 
     assert main(arguments(inputs, tmp_path / "o.mp4", "--fps", 24, **pictures, **folders)) == 0
-    clip = read_clip(tmp_path / "o.mp4")
+    clip = read_video(tmp_path / "o.mp4")
     assert clip.frames.shape == (9, 64, 96, 3)
     assert clip.fps == 24
 
@@ -133,7 +133,7 @@ def test_every_medium_in_and_out(inputs, tmp_path, capsys):
         assert picture.size == (96, 64)
 
     assert main(arguments(inputs, tmp_path / "copy.mov", "--start-frame", 7, **video)) == 0
-    assert read_clip(tmp_path / "copy.mov").fps == 24  # the driving video's
+    assert read_video(tmp_path / "copy.mov").fps == 24  # the driving video's
 
     for _ in range(2):  # a folder of frames is replaced
         assert main(arguments(inputs, tmp_path / "o", "--max-frames", 2)) == 0
@@ -309,9 +309,9 @@ def test_interrupting_leaves_nothing(inputs, output, capsys, monkeypatch):
 
 
 def test_nan_from_the_model_fails_with_its_step(inputs, output, capsys, monkeypatch):
-    from mlx_backend.models.scail2 import Scail2DiT
+    from mlx_backend.models.scail2 import Scail2Model
 
-    monkeypatch.setattr(Scail2DiT, "__call__", lambda self, x, *arguments: x * float("nan"))
+    monkeypatch.setattr(Scail2Model, "__call__", lambda self, x, *arguments: x * float("nan"))
     assert main(arguments(inputs, output / "o.mp4", "--steps", 4)) == 1
     assert "step 1 of 4" in capsys.readouterr().err.splitlines()[-1]
 

@@ -19,10 +19,10 @@ import pytest
 from support import GOLDENS, ROOT
 
 from demo import samples
-from demo.core_nodes import CORE as KNOWN_CORE
+from demo.comfy_nodes import CORE as KNOWN_CORE
 from demo.draw_locales import read
 from demo.workflows import NEED_MORE_MODELS, WORKFLOWS
-from mlx_backend.media.read import read_clip
+from mlx_backend.media.read import read_video
 from training.measures import decibels
 from world.scenes import Example
 
@@ -159,7 +159,7 @@ def test_a_shipped_workflow_saves_its_video(base, name):
     entry = finished(queue(graph(name)))
     assert entry["status"]["status_str"] == "success", entry["status"]
     (path,) = (path for path in saved(base, entry) if path.suffix == ".mp4")
-    clip = read_clip(path)
+    clip = read_video(path)
     is_long = name == "scail2_long_video"
     # 9 frames at 16 per second last as long as 13.5 at 24
     assert len(clip.frames) in ((13, 14) if is_long else (9,))
@@ -186,7 +186,7 @@ def test_a_newcomer_can_queue_a_workflow_as_it_is(base, nothing_installed):
     entry = finished(queue(made), 400)
     assert entry["status"]["status_str"] == "success", entry["status"]
     (path,) = saved(base, entry)
-    frames = read_clip(path).frames
+    frames = read_video(path).frames
     assert frames.shape == (samples.FRAME_COUNT, 96, 96, 3)
     target = Example.of(samples.solo(), "animation", samples.times(), 96).target
     still = decibels(np.repeat(target.pictures[:1], len(frames), axis=0), target.pictures)
@@ -197,7 +197,7 @@ def test_the_still_image_is_one_picture(base):
     entry = finished(queue(graph("scail2_still_image", max_frames=1)))
     assert entry["status"]["status_str"] == "success", entry["status"]
     (path,) = saved(base, entry)
-    assert read_clip(path).frames.shape == (1, 64, 96, 3)
+    assert read_video(path).frames.shape == (1, 64, 96, 3)
 
 
 def decoder(made):
@@ -214,7 +214,7 @@ def pictures(base, made, outputs):
     assert entry["status"]["status_str"] == "success", entry["status"]
     paths = sorted(saved(base, entry))
     return {
-        name: np.concatenate([read_clip(path).frames for path in paths if path.name.startswith(name)])
+        name: np.concatenate([read_video(path).frames for path in paths if path.name.startswith(name)])
         for name in outputs
     }
 
@@ -341,11 +341,11 @@ def test_coloured_masks_are_made_and_shown(base):
     assert entry["status"]["status_str"] == "success", entry["status"]
     (shown,) = entry["outputs"]["2"]["images"]
     assert (base / "temp" / shown["filename"]).is_file()
-    person = read_clip(ROOT / "assets" / "reference_mask.png").frames[0, ..., 0] == 0
+    person = read_video(ROOT / "assets" / "reference_mask.png").frames[0, ..., 0] == 0
     for name, background in (("coloured_driving", 1), ("coloured_reference", 0)):
         (path,) = (base / "output").glob(f"{name}*.png")
         expected = np.where(person[..., None], (0, 0, 1), background)
-        assert np.array_equal(read_clip(path).frames[0], expected)
+        assert np.array_equal(read_video(path).frames[0], expected)
 
 
 def test_the_input_check_shows_its_sheet_and_its_report(base):
@@ -363,7 +363,7 @@ def test_the_input_check_shows_its_sheet_and_its_report(base):
     (report,), (shown,) = (entry["outputs"]["check"][kind] for kind in ("text", "images"))
     assert report.startswith("The sampler would run, with 1 warning.\n\nWarning: The driving video has 30 frames")
     assert "The driving mask shows blue in all of 9 frames." in report
-    sheet = read_clip(base / "temp" / shown["filename"]).frames
+    sheet = read_video(base / "temp" / shown["filename"]).frames
     assert sheet.shape[1] > 4 * 256
 
 
@@ -401,7 +401,7 @@ def test_one_node_makes_a_clip_of_the_videos_rate_and_length(base):
     }
     entry = finished(queue(made), 300)
     assert entry["status"]["status_str"] == "success", entry["status"]
-    clip = read_clip(saved(base, entry)[0])
+    clip = read_video(saved(base, entry)[0])
     assert clip.frames.shape[0] == 2
     assert clip.fps == 24
     read = json.loads(entry["outputs"]["report"]["text"][0])
@@ -431,7 +431,7 @@ def core_graph():
 def frames_of(base, entry, prefix):
     assert entry["status"]["status_str"] == "success", entry["status"]
     paths = sorted(path for path in saved(base, entry) if path.name.startswith(prefix))
-    return np.concatenate([read_clip(path).frames for path in paths])
+    return np.concatenate([read_video(path).frames for path in paths])
 
 
 def test_our_sampler_replaces_cores_in_its_graph(base):

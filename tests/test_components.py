@@ -13,7 +13,7 @@ from mlx_backend.models.scail2 import Reference, Streams
 from mlx_backend.pipelines.store import get_clip, get_dit, get_text_encoder, get_vae
 from mlx_backend.sampling.noise import TorchNoise
 from mlx_backend.sampling.solvers import make_solver
-from mlx_backend.weights.tokenizer import load_tokenizer
+from mlx_backend.weights.checkpoints.tokenizer import load_tokenizer
 
 DIT_BAR = 1e-4
 VAE_BAR = 2e-4
@@ -100,7 +100,7 @@ def test_solver_follows_the_golden_path(index):
     solver = make_solver(case["solver"], case["steps"], case["shift"])
     sample, target = golden("noise"), golden("target")
     for i, expected in enumerate(golden("path")):
-        t = solver.grid.timesteps[i]
+        t = solver.schedule.timesteps[i]
         velocity = 0.5 * np.tanh(sample) + (sample - target) / (t / 1000 + 0.2)
         solver, sample = solver.step(i, velocity.astype(np.float32), sample)
         assert error(sample, expected) < SOLVER_BAR
@@ -116,7 +116,7 @@ def test_solver_follows_the_golden_path(index):
     ],
 )
 def test_grids_are_the_official_ones(solver, steps, shift, timesteps):
-    assert list(make_solver(solver, steps, shift).grid.timesteps) == timesteps
+    assert list(make_solver(solver, steps, shift).schedule.timesteps) == timesteps
 
 
 def test_noise_is_torchs():

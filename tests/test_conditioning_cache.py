@@ -15,8 +15,8 @@ from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.picture import encode_picture
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.pipelines.text import encode_prompts
-from mlx_backend.weights.identity import file_identity
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.identity import file_identity
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
 
 @pytest.fixture

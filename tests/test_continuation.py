@@ -7,6 +7,11 @@ import numpy as np
 import pytest
 from support import golden_prompts, golden_scene, golden_settings
 
+from mlx_backend.interface.continuation import Continuation
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.geometry import LatentSize
+from mlx_backend.interface.requests import SamplingSettings
+from mlx_backend.interface.segments import plan_segments
 from mlx_backend.media.colour import colours_of
 from mlx_backend.pipelines.continuing import Continuing
 from mlx_backend.pipelines.decode import decode_latents, decode_segment, last_frames
@@ -15,11 +20,6 @@ from mlx_backend.pipelines.sample import ClipRequest, sample_clip
 from mlx_backend.pipelines.store import get_vae
 from mlx_backend.pipelines.text import encode_prompts
 from mlx_backend.sampling.noise import TorchNoise, segment_noise
-from mlx_backend.spec.continuation import Continuation
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.geometry import LatentSize
-from mlx_backend.spec.requests import SamplingSettings
-from mlx_backend.spec.segments import plan_segments
 
 INDEX = 3  # the golden case of three segments
 ROUNDING = 1e-5  # float32, of values about 1
@@ -130,7 +130,7 @@ def test_a_resumed_run_finds_the_first_segments_colours_again(models, listener):
 
 def test_all_frames_are_seen_once(models, listener):
     """The moments of tiles are those of the whole frames."""
-    from mlx_backend.spec.tiling import Tiling
+    from mlx_backend.interface.tiling import Tiling
 
     vae = get_vae(models.vae, listener)
     latent = np.random.default_rng(7).normal(size=(16, 3, 20, 20)).astype(np.float32)

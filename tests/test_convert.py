@@ -14,16 +14,16 @@ from support import GOLDENS, ROOT, golden_file, golden_prompts, golden_scene, go
 from test_formats import in_layout
 
 from mlx_backend.cli.main import main
+from mlx_backend.interface.conversion import ConvertOptions, Packing
+from mlx_backend.interface.errors import Cancelled, RequestError, WeightsError
 from mlx_backend.models.linear import PackedLinear
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.spec.conversion import ConvertOptions, Packing
-from mlx_backend.spec.errors import Cancelled, RequestError, WeightsError
-from mlx_backend.weights import convert as module
-from mlx_backend.weights.components import load_component
-from mlx_backend.weights.convert import choose_mixed, convert
-from mlx_backend.weights.formats import read_header
-from mlx_backend.weights.snapshot import COMPONENTS, Snapshot, find_snapshots
+from mlx_backend.weights.checkpoints import convert as module
+from mlx_backend.weights.checkpoints.components import load_component
+from mlx_backend.weights.checkpoints.convert import choose_mixed, convert
+from mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot, find_snapshots
+from mlx_backend.weights.formats.safetensors_file import read_header
 
 SOURCE = GOLDENS / "snapshot"
 BAR = 2e-3
@@ -242,8 +242,8 @@ from mlx_backend.runtime.device import require_mlx
 require_mlx()
 import mlx.core as mx
 mx.set_default_device(mx.cpu)
-from mlx_backend.spec.events import LogListener
-from mlx_backend.weights import convert as module
+from mlx_backend.interface.events import LogListener
+from mlx_backend.weights.checkpoints import convert as module
 
 names = sys.argv[3].split(",")
 source = module.open_component(Path(sys.argv[1]), "dit")

@@ -10,10 +10,10 @@ import pytest
 from support import GOLDENS
 
 from demo.pack import load_pack
-from mlx_backend.spec.conversion import ConvertOptions
-from mlx_backend.spec.events import LogListener
-from mlx_backend.weights.convert import convert
-from mlx_backend.weights.snapshot import COMPONENTS, Snapshot
+from mlx_backend.interface.conversion import ConvertOptions
+from mlx_backend.interface.events import LogListener
+from mlx_backend.weights.checkpoints.convert import convert
+from mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot
 
 SOURCE = GOLDENS / "snapshot"
 FILES = {"config.json", "tokenizer.json", *(f"{component}.safetensors" for component in COMPONENTS)}

@@ -11,8 +11,11 @@ import torch
 from support import GOLDENS, golden_prompts, golden_scene, golden_settings
 from test_nodes import decoded, sampled
 
-from mlx_backend.conditioning.core_streams import CoreCondition, CoreStreams, applying, percent_to_sigma
+from mlx_backend.conditioning.comfy_streams import ComfyCondition, ComfyStreams, applying, percent_to_sigma
 from mlx_backend.conditioning.streams import encode_references, segment_streams
+from mlx_backend.interface.continuation import Continuation
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.geometry import LatentSize
 from mlx_backend.pipelines.continuing import Continuing
 from mlx_backend.pipelines.latents import normalised, raw
 from mlx_backend.pipelines.picture import encode_picture
@@ -20,11 +23,8 @@ from mlx_backend.pipelines.planning import plan_denoising
 from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.pipelines.store import get_dit, get_vae
 from mlx_backend.pipelines.text import encode_prompts
-from mlx_backend.sampling.grids import simple_grid
 from mlx_backend.sampling.noise import TorchNoise
-from mlx_backend.spec.continuation import Continuation
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.geometry import LatentSize
+from mlx_backend.sampling.schedules import simple_schedule
 
 # Latents go to their raw form and back, which rounds them by 1e-7 of their values; guidance of 5 multiplies what the
 # passes make of that. Seen: 1.1e-5 without guidance, 8e-5 with it. Another pose RoPE is 1e-3 away and more.
@@ -177,7 +177,7 @@ def test_outside_its_range_the_pose_and_its_mask_are_no_tokens(nodes, models, mo
         for changes in ({}, {"driving": None, "driving_mask": None})
     ]
     context = dit.embed_context(mx.array(graph.text.positive), mx.array(graph.clip_tokens))
-    grid, x = simple_grid(6, 8.0), mx.array(TorchNoise(graph.settings.seed).draw(tuple(shape)))
+    grid, x = simple_schedule(6, 8.0), mx.array(TorchNoise(graph.settings.seed).draw(tuple(shape)))
     for step in range(6):
         # the sigmas are 1, .976, .941, .889, .800, .616, and half of the schedule is passed below .8889
         velocity = dit(x, grid.timesteps[step], segments[step >= 4], context, still)
@@ -188,8 +188,8 @@ def test_outside_its_range_the_pose_and_its_mask_are_no_tokens(nodes, models, mo
 
 
 def entries(*ranges):
-    streams = CoreStreams()
-    return [CoreCondition(text=np.zeros((1, 4)), clip=None, streams=streams, start=a, end=b) for a, b in ranges]
+    streams = ComfyStreams()
+    return [ComfyCondition(text=np.zeros((1, 4)), clip=None, streams=streams, start=a, end=b) for a, b in ranges]
 
 
 def test_shares_of_the_schedule_are_noise_levels():
@@ -200,7 +200,7 @@ def test_shares_of_the_schedule_are_noise_levels():
 
 
 def test_each_step_has_its_condition():
-    sigmas = simple_grid(6, 8.0).sigmas[:-1]
+    sigmas = simple_schedule(6, 8.0).sigmas[:-1]
     assert applying("positive", entries((None, None)), sigmas, 8.0) == [0] * 6
     cut = entries((0.0, 0.2 - 1e-5), (0.2, 0.7), (0.7 + 1e-5, 1.0))  # .2 is .9697, .7 is .7742
     assert applying("positive", cut, sigmas, 8.0) == [0, 0, 1, 1, 1, 2]
@@ -209,7 +209,7 @@ def test_each_step_has_its_condition():
 
 
 def test_a_step_with_no_condition_or_two_is_refused():
-    sigmas = simple_grid(6, 8.0).sigmas[:-1]
+    sigmas = simple_schedule(6, 8.0).sigmas[:-1]
     with pytest.raises(RequestError, match="At step 5 of 6 .* no positive conditioning applies"):
         applying("positive", entries((0.0, 0.5)), sigmas, 8.0)
     with pytest.raises(RequestError, match="At step 1 of 6 .* 2 entries of the negative conditioning apply"):

@@ -12,14 +12,14 @@ from test_nodes import decoded, sampled
 from mlx_backend.cli.main import main
 from mlx_backend.conditioning.draft import drafted
 from mlx_backend.conditioning.scene import prepare_scene
+from mlx_backend.interface.draft import DRAFT_FRAMES, draft_size
+from mlx_backend.interface.geometry import LatentSize
+from mlx_backend.interface.requests import SamplingSettings, Scene
 from mlx_backend.pipelines import denoising
 from mlx_backend.pipelines.continuing import Continuing
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.sampling.noise import TorchNoise, drafted_noise
-from mlx_backend.spec.draft import DRAFT_FRAMES, draft_size
-from mlx_backend.spec.geometry import LatentSize
-from mlx_backend.spec.requests import SamplingSettings, Scene
 
 FULL = LatentSize.of_pixels(81, 832, 480).shape
 

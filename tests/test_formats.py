@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from support import GOLDENS, golden_file, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.cli.main import main
+from mlx_backend.interface.errors import WeightsError
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights import key_tables
-from mlx_backend.weights.component_file import open_component
-from mlx_backend.weights.key_maps import origins
-from mlx_backend.weights.snapshot import Snapshot, find_snapshots
+from mlx_backend.weights.checkpoints.component_file import open_component
+from mlx_backend.weights.checkpoints.snapshot import Snapshot, find_snapshots
+from mlx_backend.weights.names import key_tables
+from mlx_backend.weights.names.key_maps import origins
 
 SOURCE = GOLDENS / "snapshot"
 CASE = 0
@@ -214,7 +214,7 @@ def test_gguf_equals_its_own_restored_weights(quantisation, tmp_path, listener):
 
 
 def test_a_part_that_is_another_is_refused_by_its_name(tmp_path):
-    from mlx_backend.weights.components import check_file
+    from mlx_backend.weights.checkpoints.components import check_file
 
     snapshot = Snapshot.assemble(SOURCE, {"vae": SOURCE / "clip.safetensors"})
     with pytest.raises(WeightsError, match="CLIP visual tower.*Wan 2.1 VAE is needed"):

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import GOLDENS
 
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights.component_file import open_component
-from mlx_backend.weights.formats import MAX_HEADER_BYTES, SafetensorsFile
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.weights.checkpoints.component_file import open_component
+from mlx_backend.weights.formats.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
 
 SOURCE = (GOLDENS / "snapshot" / "t5_encoder.safetensors").read_bytes()
 HEADER = 8 + struct.unpack("<Q", SOURCE[:8])[0]

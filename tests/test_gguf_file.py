@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from mlx_backend.spec.errors import DependencyError, WeightsError
-from mlx_backend.weights import gguf_file
-from mlx_backend.weights.gguf_file import GGUFFile
+from mlx_backend.interface.errors import DependencyError, WeightsError
+from mlx_backend.weights.formats import gguf_file
+from mlx_backend.weights.formats.gguf_file import GGUFFile
 
 gguf = pytest.importorskip("gguf")
 hypothesis = pytest.importorskip("hypothesis")

@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from mlx_backend.sampling.grids import simple_grid
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.requests import SamplingSettings
+from mlx_backend.interface.variants import GRIDS, SOLVERS
+from mlx_backend.sampling.schedules import simple_schedule
 from mlx_backend.sampling.solvers import make_solver
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.requests import SamplingSettings
-from mlx_backend.spec.variants import GRIDS, SOLVERS
 
 EPS = 2.0**-24  # what rounding to float32 may change, relative
 STEPS = (1, 2, 3, 4, 6, 7, 8, 16, 40, 999, 1000)
@@ -63,19 +63,19 @@ print(json.dumps([comfy.supported_models.WAN21_SCAIL2.sampling_settings["shift"]
     ],
 )
 def test_simple_by_hand(steps, shift, sigmas):
-    grid = simple_grid(steps, shift)
+    grid = simple_schedule(steps, shift)
     assert grid.sigmas == tuple(float(np.float32(sigma)) for sigma in sigmas)
     np.testing.assert_allclose(grid.timesteps, np.multiply(sigmas[:-1], 1000), rtol=2 * EPS)
 
 
 def test_its_timesteps_are_not_whole():
-    assert [round(t, 2) for t in simple_grid(6, 8).timesteps] == [1000, 975.72, 941.26, 888.89, 800.48, 615.95]
+    assert [round(t, 2) for t in simple_schedule(6, 8).timesteps] == [1000, 975.72, 941.26, 888.89, 800.48, 615.95]
 
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_it_starts_at_one_and_falls(steps, shift):
-    sigmas = simple_grid(steps, shift).sigmas
+    sigmas = simple_schedule(steps, shift).sigmas
     assert sigmas[0] == 1
     assert sigmas[-1] == 0
     assert all(after < before for before, after in zip(sigmas, sigmas[1:], strict=False))
@@ -101,10 +101,10 @@ def test_simple_is_comfyuis():
         solver = make_solver("euler", steps, shift, "simple")
         # ComfyUI rounds six times on the way to a sigma; below a shift of 1 it also cancels in 1 + (shift - 1) t
         bar = 6 * EPS * max(1, 1 / shift)
-        np.testing.assert_allclose(solver.grid.sigmas, sigmas, rtol=bar, atol=0)
-        np.testing.assert_allclose(solver.grid.timesteps, timesteps, rtol=bar + EPS, atol=0)
+        np.testing.assert_allclose(solver.schedule.sigmas, sigmas, rtol=bar, atol=0)
+        np.testing.assert_allclose(solver.schedule.timesteps, timesteps, rtol=bar + EPS, atol=0)
         x = np.array(START)
-        for i, t in enumerate(solver.grid.timesteps):
+        for i, t in enumerate(solver.schedule.timesteps):
             solver, x = solver.step(i, 0.5 * np.tanh(x) + (x - TARGET) / (t / 1000 + 0.2), x)
         # ours goes in float64; ComfyUI's path rounds a few times per step, of values up to about 2
         np.testing.assert_allclose(x, end, atol=2 * bar + 8 * EPS * math.sqrt(steps), rtol=0)
@@ -118,7 +118,7 @@ def error_on_a_known_path(name, steps, spread):
     """
     solver = make_solver(name, steps, 3.0, "simple")
     x = np.array(1.0)
-    for i, t in enumerate(solver.grid.timesteps):
+    for i, t in enumerate(solver.schedule.timesteps):
         level = t / 1000
         picture = (1 - level) * spread**2 * x / ((1 - level) ** 2 * spread**2 + level**2)
         solver, x = solver.step(i, (x - picture) / level, x)
@@ -139,7 +139,7 @@ def test_every_solver_converges_on_it(spread):
 
 @pytest.mark.parametrize("steps", [1, 4, 8, 20, 40, 1000])
 def test_where_the_steps_divide_1000_only_the_timesteps_differ(steps):
-    simple, official = make_solver("euler", steps, 3.0, "simple").grid, make_solver("euler", steps, 3.0).grid
+    simple, official = make_solver("euler", steps, 3.0, "simple").grid, make_solver("euler", steps, 3.0).schedule
     np.testing.assert_allclose(simple.sigmas, official.sigmas, rtol=2 * EPS)
     beyond = np.subtract(simple.timesteps, official.timesteps)  # upstream cuts off what is behind the point
     assert beyond.min() > -1e-3
@@ -165,4 +165,4 @@ def test_a_grid_that_is_unknown_is_refused():
 def test_upstreams_grid_is_the_default():
     assert SamplingSettings().grid == GRIDS[0] == "upstream"
     for solver in SOLVERS:
-        assert make_solver(solver, 6, 5).grid == make_solver(solver, 6, 5, "upstream").grid
+        assert make_solver(solver, 6, 5).grid == make_solver(solver, 6, 5, "upstream").schedule

@@ -15,16 +15,16 @@ from mlx_backend.conditioning.inspection import inspect_people
 from mlx_backend.conditioning.masks import BLACK, PLANES, WHITE, packed
 from mlx_backend.conditioning.scene import PreparedScene
 from mlx_backend.conditioning.streams import window
-from mlx_backend.media.read import read_clip
+from mlx_backend.interface.errors import Cancelled, DependencyError, RequestError
+from mlx_backend.interface.requests import Scene
+from mlx_backend.interface.segments import plan_segments
+from mlx_backend.media.read import read_video
 from mlx_backend.media.resize import halved
 from mlx_backend.pipelines import input_check, planning
 from mlx_backend.pipelines.input_check import Choices, check_inputs
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.runtime.probe import Rate
-from mlx_backend.spec.errors import Cancelled, DependencyError, RequestError
-from mlx_backend.spec.requests import Scene
-from mlx_backend.spec.segments import plan_segments
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
 WIDTH, HEIGHT = 128, 96
 ASSETS = ROOT / "assets"
@@ -282,10 +282,10 @@ def golden(**changes):
 def sample(mode):
     ending = "" if mode == "animation" else "_replacement"
     return Scene(
-        references=read_clip(ASSETS / "reference.png").frames,
-        driving=read_clip(ASSETS / "driving.mp4", 0, 9).frames,
-        reference_masks=read_clip(ASSETS / f"reference_mask{ending}.png").frames,
-        driving_mask=read_clip(ASSETS / f"driving_mask{ending}.mp4", 0, 9).frames,
+        references=read_video(ASSETS / "reference.png").frames,
+        driving=read_video(ASSETS / "driving.mp4", 0, 9).frames,
+        reference_masks=read_video(ASSETS / f"reference_mask{ending}.png").frames,
+        driving_mask=read_video(ASSETS / f"driving_mask{ending}.mp4", 0, 9).frames,
     )
 
 

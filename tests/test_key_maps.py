@@ -14,10 +14,10 @@ import pytest
 from safetensors.numpy import load_file
 from support import DATA, GOLDENS
 
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights.formats import TensorInfo, read_header
-from mlx_backend.weights.key_maps import Recipe, identify, recipes, surplus
-from mlx_backend.weights.layouts import snapshot_axes
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.weights.formats.safetensors_file import TensorInfo, read_header
+from mlx_backend.weights.names.key_maps import Recipe, identify, recipes, surplus
+from mlx_backend.weights.names.layouts import snapshot_axes
 
 KEYS = json.loads((DATA / "keys" / "scail2_14b.json").read_text(encoding="utf-8"))
 OFFICIAL = {c: {n: tuple(s) for n, s in KEYS[c].items()} for c in ("dit", "vae", "t5_encoder", "clip")}

@@ -6,14 +6,14 @@ import pytest
 from mlx.utils import tree_flatten
 from support import DATA
 
+from mlx_backend.interface.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
 from mlx_backend.models.clip_vision import ClipVision
-from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
-from mlx_backend.spec.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
-from mlx_backend.weights.detect import clip_config, dit_config, umt5_config, vae_config
-from mlx_backend.weights.formats import TensorInfo
-from mlx_backend.weights.layouts import official_name, snapshot_axes, snapshot_name
+from mlx_backend.weights.checkpoints.detect import clip_config, dit_config, umt5_config, vae_config
+from mlx_backend.weights.formats.safetensors_file import TensorInfo
+from mlx_backend.weights.names.layouts import official_name, snapshot_axes, snapshot_name
 
 KEYS = json.loads((DATA / "keys" / "scail2_14b.json").read_text(encoding="utf-8"))
 COUNTS = {"dit": 1307, "vae": 194, "t5_encoder": 242, "clip": 392}
@@ -22,7 +22,7 @@ COUNTS = {"dit": 1307, "vae": 194, "t5_encoder": 242, "clip": 392}
 def full_size(component):
     """Build the network; MLX's arrays are lazy, so nothing is allocated."""
     return {
-        "dit": lambda: Scail2DiT(SCAIL2_DIT),
+        "dit": lambda: Scail2Model(SCAIL2_DIT),
         "vae": lambda: WanVAE21(SCAIL2_VAE),
         "t5_encoder": lambda: UMT5Encoder(SCAIL2_UMT5),
         "clip": lambda: ClipVision(SCAIL2_CLIP),

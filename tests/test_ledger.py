@@ -10,28 +10,28 @@ import numpy as np
 import pytest
 from support import DATA
 
-from mlx_backend.models import chunking
-from mlx_backend.models.clip_vision import ClipVision
-from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams
-from mlx_backend.models.umt5 import UMT5Encoder
-from mlx_backend.models.vae21 import WanVAE21
-from mlx_backend.spec import chunks
-from mlx_backend.spec.chunks import GPU_DISPATCH_FLOPS
-from mlx_backend.spec.encoder_flops import clip_flops, text_flops
-from mlx_backend.spec.geometry import LatentSize
-from mlx_backend.spec.ledger import MAX_ELEMENTS, Tokens, dit_pass, preparation, sums, total_flops
-from mlx_backend.spec.sizes import (
+from mlx_backend.interface import chunks
+from mlx_backend.interface.chunks import GPU_DISPATCH_FLOPS
+from mlx_backend.interface.encoder_flops import clip_flops, text_flops
+from mlx_backend.interface.geometry import LatentSize
+from mlx_backend.interface.ledger import MAX_ELEMENTS, Tokens, dit_pass, preparation, sums, total_flops
+from mlx_backend.interface.sizes import (
     SCAIL2_CLIP,
     SCAIL2_DIT,
     SCAIL2_UMT5,
     SCAIL2_VAE,
     ClipConfig,
-    DiTConfig,
+    Scail2Config,
     UMT5Config,
     VAEConfig,
 )
-from mlx_backend.spec.storage import Storage, clip_bytes, dit_bytes, umt5_layer_bytes
-from mlx_backend.spec.vae_units import decode_flops, decoder_units, encode_flops, vae_parameters
+from mlx_backend.interface.storage import Storage, clip_bytes, dit_bytes, umt5_layer_bytes
+from mlx_backend.interface.vae_units import decode_flops, decoder_units, encode_flops, vae_parameters
+from mlx_backend.models import chunking
+from mlx_backend.models.clip_vision import ClipVision
+from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
+from mlx_backend.models.umt5 import UMT5Encoder
+from mlx_backend.models.vae21 import WanVAE21
 
 DIT = replace(SCAIL2_DIT, dim=256, ffn_dim=512, freq_dim=64, num_heads=2, num_layers=2, text_dim=64, clip_dim=160)
 VAE = VAEConfig(dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
@@ -172,7 +172,7 @@ def noise(*shape):
     return mx.array(np.random.default_rng(0).normal(size=shape).astype(np.float32))
 
 
-WIDE = DiTConfig(
+WIDE = Scail2Config(
     dim=192,
     ffn_dim=320,
     freq_dim=32,
@@ -193,7 +193,7 @@ LARGE = LatentSize(6, 32, 48)
     [(DIT, LatentSize(2, 8, 12), 1), (DIT, LatentSize(1, 16, 16), 3), (WIDE, LARGE, 2)],
 )
 def test_the_ledger_is_what_the_model_multiplies(config, size, references, monkeypatch):
-    model = filled(Scail2DiT(config, mx.float32))
+    model = filled(Scail2Model(config, mx.float32))
     tokens = Tokens.of(size, references)
     frames, height, width = size.frames, size.height, size.width
     streams = Streams(

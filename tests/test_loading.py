@@ -13,15 +13,15 @@ import pytest
 from safetensors.numpy import load_file as load_numpy
 from support import FRAMES_BAR, GOLDENS, golden_file, golden_prompts, golden_scene, golden_settings
 
+from mlx_backend.interface.errors import WeightsError
 from mlx_backend.models.linear import PackedLinear
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore, get_dit
 from mlx_backend.pipelines.text import encode_prompts
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights.components import check_file, load_component
-from mlx_backend.weights.formats import read_header
-from mlx_backend.weights.hub import download_snapshot
-from mlx_backend.weights.snapshot import COMPONENTS, Snapshot, find_snapshots
+from mlx_backend.weights.checkpoints.components import check_file, load_component
+from mlx_backend.weights.checkpoints.hub import download_snapshot
+from mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot, find_snapshots
+from mlx_backend.weights.formats.safetensors_file import read_header
 
 SOURCE = GOLDENS / "snapshot"
 PACKED = [f"self_attn.{name}" for name in "qkvo"] + [
@@ -378,8 +378,8 @@ def test_a_broken_download_is_told_and_goes_on(kind, tmp_path, listener, monkeyp
     def download() -> Path:
         return download_snapshot("someone/tiny", tmp_path, listener)
 
-    monkeypatch.setattr("mlx_backend.weights.hub._fetch", fetch)
-    monkeypatch.setattr("mlx_backend.weights.hub._sizes", lambda repository: {})
+    monkeypatch.setattr("mlx_backend.weights.checkpoints.hub._fetch", fetch)
+    monkeypatch.setattr("mlx_backend.weights.checkpoints.hub._sizes", lambda repository: {})
     refused(download, "vae.safetensors", "someone/tiny", "broken off", "kept")
     assert download() == tmp_path / "tiny"
     assert len(asked) == 4 + 6

@@ -7,13 +7,13 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import load_file, save_file
 from support import GOLDENS, golden_file, golden_prompts, golden_scene, golden_settings
 
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.interface.requests import LoraRequest
 from mlx_backend.models.linear import PackedLinear
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.spec.requests import LoraRequest
-from mlx_backend.weights import lora as lora_module
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
+from mlx_backend.weights.lora import apply as lora_module
 
 RANK, ALPHA = 4, 2.0
 BAR = 1e-4  # float32 products in another order

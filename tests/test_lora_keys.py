@@ -6,8 +6,8 @@ import json
 import pytest
 from support import DATA
 
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights.lora_keys import UNKNOWN_LIMIT, Branch, Delta, alpha_names, parse
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.weights.lora.keys import UNKNOWN_LIMIT, Branch, Delta, alpha_names, parse
 
 TARGETS = {
     name: tuple(shape)

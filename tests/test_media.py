@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_backend.media.clip import to_uint8
+from mlx_backend.interface.errors import MediaError
 from mlx_backend.media.contact_sheet import contact_sheet, side_by_side
-from mlx_backend.media.read import read_clip
-from mlx_backend.media.write import check_output, write_clip
-from mlx_backend.spec.errors import MediaError
+from mlx_backend.media.read import read_video
+from mlx_backend.media.video import to_uint8
+from mlx_backend.media.write import check_output, write_video
 
 av = pytest.importorskip("av")
 
@@ -65,7 +65,7 @@ def encode(path: Path, frames: list[np.ndarray], codec: str = "mjpeg", pixels: s
 def test_picture_is_read_exactly(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(quarters()).save(path)
-    clip = read_clip(path)
+    clip = read_video(path)
     assert clip.fps is None
     assert clip.frames.dtype == np.float32
     assert clip.frames.shape == (1, 64, 96, 3)
@@ -76,7 +76,7 @@ def test_picture_is_read_exactly(tmp_path, suffix):
 def test_lossy_picture_is_read(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(quarters()).save(path, quality=95)
-    assert np.abs(read_clip(path).frames[0, 10, 10] * 255 - RED).max() < 8
+    assert np.abs(read_video(path).frames[0, 10, 10] * 255 - RED).max() < 8
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_exif_orientation(tmp_path, orientation, turns, mirror):
     image.save(tmp_path / "a.png", exif=exif)
     expected = np.rot90(quarters(), turns)
     np.testing.assert_array_equal(
-        to_uint8(read_clip(tmp_path / "a.png").frames[0]), expected[:, ::-1] if mirror else expected
+        to_uint8(read_video(tmp_path / "a.png").frames[0]), expected[:, ::-1] if mirror else expected
     )
 
 
@@ -97,7 +97,7 @@ def test_exif_orientation(tmp_path, orientation, turns, mirror):
 def test_sixteen_bit_grey(tmp_path, suffix):
     values = np.array([[0, 1, 32768], [40000, 65534, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / f"a{suffix}")
-    frames = read_clip(tmp_path / f"a{suffix}").frames
+    frames = read_video(tmp_path / f"a{suffix}").frames
     assert frames.shape == (1, 2, 3, 3)
     np.testing.assert_allclose(frames[0, ..., 1], values / 65535, rtol=1e-6)
 
@@ -106,7 +106,7 @@ def test_sixteen_bit_grey(tmp_path, suffix):
 def test_32_bit_picture_is_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "a.tif")
     with pytest.raises(MediaError, match=r"a\.tif has 32-bit pixels; convert it"):
-        read_clip(tmp_path / "a.tif")
+        read_video(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "1", "P", "PA", "CMYK"])
@@ -115,7 +115,7 @@ def test_modes_become_rgb(tmp_path, mode):
     suffix = ".tif" if mode in ("CMYK", "PA") else ".png"
     path = tmp_path / f"a{suffix}"
     (image.convert("P").convert("PA") if mode == "PA" else image.convert(mode)).save(path)
-    frames = read_clip(path).frames
+    frames = read_video(path).frames
     assert frames.shape == (1, 4, 4, 3)
     assert frames.min() == 1.0
 
@@ -124,7 +124,7 @@ def test_modes_become_rgb(tmp_path, mode):
 def test_palette_with_transparency_keeps_its_colours(tmp_path):
     image = Image.fromarray(quarters()).quantize(4)
     image.save(tmp_path / "a.png", transparency=bytes([0, 128, 255, 255]))
-    np.testing.assert_array_equal(to_uint8(read_clip(tmp_path / "a.png").frames[0]), quarters())
+    np.testing.assert_array_equal(to_uint8(read_video(tmp_path / "a.png").frames[0]), quarters())
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
@@ -132,27 +132,27 @@ def test_animation_gives_its_frames(tmp_path, suffix):
     images = [Image.fromarray(frame) for frame in to_uint8(ramp(5))]
     path = tmp_path / f"a{suffix}"
     images[0].save(path, save_all=True, append_images=images[1:], duration=100)
-    clip = read_clip(path)
+    clip = read_video(path)
     assert clip.fps is None
     assert greys(clip.frames) == [0, 1, 2, 3, 4]
-    assert greys(read_clip(path, 2, 2).frames) == [2, 3]
+    assert greys(read_video(path, 2, 2).frames) == [2, 3]
 
 
 def test_only_the_first_page_of_a_tiff(tmp_path):
     pages = [Image.new("L", (4, 4)), Image.new("L", (2, 2))]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    assert read_clip(tmp_path / "a.tif").frames.shape == (1, 4, 4, 3)
+    assert read_video(tmp_path / "a.tif").frames.shape == (1, 4, 4, 3)
 
 
 def test_damaged_pictures(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(MediaError, match=r"a\.png is not a picture.*save it anew"):
-        read_clip(tmp_path / "a.png")
+        read_video(tmp_path / "a.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "b.png")
     data = (tmp_path / "b.png").read_bytes()
     (tmp_path / "b.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(MediaError, match=r"b\.png cannot be read \(.*truncated"):
-        read_clip(tmp_path / "b.png")
+        read_video(tmp_path / "b.png")
 
 
 # Reading paths and windows
@@ -160,28 +160,28 @@ def test_damaged_pictures(tmp_path):
 
 def test_missing_and_unknown(tmp_path):
     with pytest.raises(MediaError, match=r"no file or folder .*gone\.mp4"):
-        read_clip(tmp_path / "gone.mp4")
+        read_video(tmp_path / "gone.mp4")
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(MediaError, match=r"a\.txt has the extension '\.txt'.*\.png.*\.mp4.*\.npy.*folder"):
-        read_clip(tmp_path / "a.txt")
+        read_video(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize(("start", "limit"), [(-1, None), (0, 0), (0, -3)])
 def test_impossible_window(tmp_path, start, limit):
     with pytest.raises(MediaError, match="start must be 0 or more"):
-        read_clip(tmp_path, start, limit)
+        read_video(tmp_path, start, limit)
 
 
 def test_start_after_the_end(tmp_path):
     np.save(tmp_path / "a.npy", ramp(3))
-    write_clip(tmp_path / "a.mp4", ramp(3), 24)
-    write_clip(tmp_path / "a", ramp(3), 24)
-    write_clip(tmp_path / "a.png", ramp(1), 24)
+    write_video(tmp_path / "a.mp4", ramp(3), 24)
+    write_video(tmp_path / "a", ramp(3), 24)
+    write_video(tmp_path / "a.png", ramp(1), 24)
     for name in ("a.npy", "a.mp4", "a"):
         with pytest.raises(MediaError, match=f"{name} has 3 frames, so .* from frame 3 on"):
-            read_clip(tmp_path / name, 3)
+            read_video(tmp_path / name, 3)
     with pytest.raises(MediaError, match="has 1 frame, so .* from frame 1 on"):
-        read_clip(tmp_path / "a.png", 1)
+        read_video(tmp_path / "a.png", 1)
 
 
 # Reading folders
@@ -193,9 +193,9 @@ def test_folder_is_sorted_naturally(tmp_path):
         Image.fromarray(frame).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not a frame")
     (tmp_path / "._frame_1.png").write_bytes(b"left behind by macOS")
-    assert greys(read_clip(tmp_path).frames) == [0, 1, 2, 3, 4]
-    assert greys(read_clip(tmp_path, 1, 3).frames) == [1, 2, 3]
-    assert greys(read_clip(tmp_path, 3, 30).frames) == [3, 4]
+    assert greys(read_video(tmp_path).frames) == [0, 1, 2, 3, 4]
+    assert greys(read_video(tmp_path, 1, 3).frames) == [1, 2, 3]
+    assert greys(read_video(tmp_path, 3, 30).frames) == [3, 4]
 
 
 def test_folder_of_different_sizes(tmp_path):
@@ -203,15 +203,15 @@ def test_folder_of_different_sizes(tmp_path):
     Image.new("RGB", (4, 6)).save(tmp_path / "a2.png")
     Image.new("RGB", (8, 6)).save(tmp_path / "a10.png")
     with pytest.raises(MediaError, match=r"differ in size: a1\.png is 4x6 and a10\.png is 8x6"):
-        read_clip(tmp_path)
+        read_video(tmp_path)
 
 
 def test_folder_without_pictures(tmp_path):
     with pytest.raises(MediaError, match=r"is empty; put the frames in it"):
-        read_clip(tmp_path)
+        read_video(tmp_path)
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(MediaError, match=r"has 1 entries but no pictures"):
-        read_clip(tmp_path)
+        read_video(tmp_path)
 
 
 # Reading arrays
@@ -221,17 +221,17 @@ def test_folder_without_pictures(tmp_path):
 def test_array(tmp_path, dtype):
     array = to_uint8(ramp(4)) if dtype == "uint8" else ramp(4).astype(dtype)
     np.save(tmp_path / "a.npy", array)
-    clip = read_clip(tmp_path / "a.npy", 1, 2)
+    clip = read_video(tmp_path / "a.npy", 1, 2)
     assert clip.fps is None
     assert clip.frames.dtype == np.float32 and clip.frames.dtype.isnative
     assert greys(clip.frames) == [1, 2]
-    assert greys(read_clip(tmp_path / "a.npy").frames) == [0, 1, 2, 3]
+    assert greys(read_video(tmp_path / "a.npy").frames) == [0, 1, 2, 3]
 
 
 def test_array_of_one_frame_and_values_as_they_are(tmp_path):
     array = np.array([[[np.nan, -2.0, 7.0]]], np.float32)
     np.save(tmp_path / "a.npy", array)
-    frames = read_clip(tmp_path / "a.npy").frames
+    frames = read_video(tmp_path / "a.npy").frames
     assert frames.shape == (1, 1, 1, 3)
     np.testing.assert_array_equal(frames[0], array)
 
@@ -239,7 +239,7 @@ def test_array_of_one_frame_and_values_as_they_are(tmp_path):
 def test_uint8_array_survives_both_ways(tmp_path):
     values = np.arange(256, dtype=np.uint8)
     np.save(tmp_path / "a.npy", np.repeat(values[:, None], 3, axis=1)[None])
-    np.testing.assert_array_equal(to_uint8(read_clip(tmp_path / "a.npy").frames)[0, 0, :, 0], values)
+    np.testing.assert_array_equal(to_uint8(read_video(tmp_path / "a.npy").frames)[0, 0, :, 0], values)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_uint8_array_survives_both_ways(tmp_path):
 def test_array_of_another_kind(tmp_path, array, found):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(MediaError, match=rf"a\.npy holds {found}; allowed is uint8 .*\[F, H, W, 3\]"):
-        read_clip(tmp_path / "a.npy")
+        read_video(tmp_path / "a.npy")
 
 
 def test_array_that_is_none(tmp_path):
@@ -266,11 +266,11 @@ def test_array_that_is_none(tmp_path):
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
     for name in ("objects", "text", "empty", "header", "cut"):
         with pytest.raises(MediaError, match=rf"{name}\.npy is not a plain NumPy array"):
-            read_clip(tmp_path / f"{name}.npy")
+            read_video(tmp_path / f"{name}.npy")
     with (tmp_path / "zip.npy").open("wb") as file:
         np.savez(file, a=ramp(1))
     with pytest.raises(MediaError, match=r"zip\.npy holds an archive"):
-        read_clip(tmp_path / "zip.npy")
+        read_video(tmp_path / "zip.npy")
 
 
 # Reading videos
@@ -301,9 +301,9 @@ def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
 )
 def test_rotation_of_a_video(tmp_path, matrix, turned):
     path = tmp_path / "a.mp4"
-    write_clip(path, quarters()[None].astype(np.float32) / 255, 24)
+    write_video(path, quarters()[None].astype(np.float32) / 255, 24)
     set_matrix(path, *matrix)
-    frame = read_clip(path).frames[0] * 255
+    frame = read_video(path).frames[0] * 255
     expected = turned(quarters()).astype(np.float32)
     assert frame.shape == expected.shape
     for y in (0.25, 0.75):
@@ -320,20 +320,20 @@ def test_rotation_as_pyav_writes_it(tmp_path):
         stream.set_display_rotation(90)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(quarters(), "rgb24")))
         container.mux(stream.encode())
-    frame = read_clip(path).frames[0] * 255
+    frame = read_video(path).frames[0] * 255
     assert frame.shape == (96, 64, 3)
     assert np.abs(frame[24, 16] - GREEN).max() < 6
 
 
 def test_window_of_a_video(tmp_path):
-    write_clip(tmp_path / "a.mp4", ramp(10), 24)
-    assert greys(read_clip(tmp_path / "a.mp4", 3, 4).frames) == [3, 4, 5, 6]
-    assert greys(read_clip(tmp_path / "a.mp4", 8, 4).frames) == [8, 9]
+    write_video(tmp_path / "a.mp4", ramp(10), 24)
+    assert greys(read_video(tmp_path / "a.mp4", 3, 4).frames) == [3, 4, 5, 6]
+    assert greys(read_video(tmp_path / "a.mp4", 8, 4).frames) == [8, 9]
 
 
 def test_full_range_video(tmp_path):
     encode(tmp_path / "a.avi", [quarters()])
-    clip = read_clip(tmp_path / "a.avi")
+    clip = read_video(tmp_path / "a.avi")
     assert clip.fps == 25
     assert np.abs(clip.frames[0, 10, 80] * 255 - GREEN).max() < 10
 
@@ -341,30 +341,30 @@ def test_full_range_video(tmp_path):
 def test_damaged_videos(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(MediaError, match=r"text\.mp4 cannot be decoded \(Invalid data"):
-        read_clip(tmp_path / "text.mp4")
+        read_video(tmp_path / "text.mp4")
     noise = np.random.default_rng(0).random((8, 64, 64, 3), np.float32)
-    write_clip(tmp_path / "cut.mp4", noise, 24)
+    write_video(tmp_path / "cut.mp4", noise, 24)
     data = (tmp_path / "cut.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])
     with pytest.raises(MediaError, match=r"cut\.mp4 is cut off"):
-        read_clip(tmp_path / "cut.mp4")
+        read_video(tmp_path / "cut.mp4")
 
 
 def test_video_without_frames(tmp_path):
-    write_clip(tmp_path / "a.mkv", ramp(2), 24)
+    write_video(tmp_path / "a.mkv", ramp(2), 24)
     data = (tmp_path / "a.mkv").read_bytes()
     cluster = data.index(b"\x1f\x43\xb6\x75")
     (tmp_path / "a.mkv").write_bytes(data[: cluster + 16])
     with pytest.raises(MediaError, match=r"a\.mkv (holds no frame that|cannot) "):
-        read_clip(tmp_path / "a.mkv")
+        read_video(tmp_path / "a.mkv")
 
 
 def test_video_of_an_unknown_codec(tmp_path):
-    write_clip(tmp_path / "a.mkv", ramp(2), 24)
+    write_video(tmp_path / "a.mkv", ramp(2), 24)
     data = (tmp_path / "a.mkv").read_bytes()
     (tmp_path / "a.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_NOBODYS/CODEC"))
     with pytest.raises(MediaError, match=r"a\.mkv .*cannot be decoded"):
-        read_clip(tmp_path / "a.mkv")
+        read_video(tmp_path / "a.mkv")
 
 
 def test_sound_only(tmp_path):
@@ -375,7 +375,7 @@ def test_sound_only(tmp_path):
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
     with pytest.raises(MediaError, match="has no video track"):
-        read_clip(tmp_path / "a.mkv")
+        read_video(tmp_path / "a.mkv")
 
 
 def test_sound_with_a_cover_picture(tmp_path):
@@ -391,24 +391,24 @@ def test_sound_with_a_cover_picture(tmp_path):
         container.mux(track.encode(sound))
         container.mux(track.encode())
     with pytest.raises(MediaError, match="has no video track"):
-        read_clip(tmp_path / "a.mp4")
+        read_video(tmp_path / "a.mp4")
 
 
 def test_video_that_changes_its_size(tmp_path):
     encode(tmp_path / "a.avi", [quarters(64, 96), quarters(64, 96), quarters(32, 48)])
     with pytest.raises(MediaError, match="changes its size from 96x64 to 48x32 at frame 2"):
-        read_clip(tmp_path / "a.avi")
+        read_video(tmp_path / "a.avi")
 
 
 def test_without_pyav(tmp_path, monkeypatch):
-    write_clip(tmp_path / "a.mp4", ramp(1), 24)
+    write_video(tmp_path / "a.mp4", ramp(1), 24)
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MediaError, match=r"Reading .*a\.mp4 needs PyAV: pip install av"):
-        read_clip(tmp_path / "a.mp4")
+        read_video(tmp_path / "a.mp4")
     with pytest.raises(MediaError, match=r"Writing .*b\.mp4 needs PyAV: pip install av"):
         check_output(tmp_path / "b.mp4")
-    write_clip(tmp_path / "a.png", ramp(1), 24)
-    assert read_clip(tmp_path / "a.png").frames.shape == (1, 32, 64, 3)
+    write_video(tmp_path / "a.png", ramp(1), 24)
+    assert read_video(tmp_path / "a.png").frames.shape == (1, 32, 64, 3)
 
 
 # Writing
@@ -418,8 +418,8 @@ def test_without_pyav(tmp_path, monkeypatch):
 def test_video_round_trip(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     frames = np.repeat(quarters()[None], 5, axis=0).astype(np.float32) / 255
-    write_clip(path, frames, 24)
-    clip = read_clip(path)
+    write_video(path, frames, 24)
+    clip = read_video(path)
     assert clip.fps == 24
     assert clip.frames.shape == frames.shape
     for y, x in ((16, 24), (16, 72), (48, 24), (48, 72)):
@@ -428,7 +428,7 @@ def test_video_round_trip(tmp_path, suffix):
 
 
 def test_video_is_tagged(tmp_path):
-    write_clip(tmp_path / "a.mp4", ramp(2), 24)
+    write_video(tmp_path / "a.mp4", ramp(2), 24)
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
@@ -454,75 +454,75 @@ def test_video_is_tagged(tmp_path):
     ],
 )
 def test_rates(tmp_path, fps, rate):
-    write_clip(tmp_path / "a.mp4", ramp(3), fps)
+    write_video(tmp_path / "a.mp4", ramp(3), fps)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].average_rate == rate
-    assert read_clip(tmp_path / "a.mp4").fps == pytest.approx(float(rate))
+    assert read_video(tmp_path / "a.mp4").fps == pytest.approx(float(rate))
 
 
 @pytest.mark.parametrize("fps", [0, -24, float("nan"), float("inf"), 1e-9])
 def test_impossible_rates(tmp_path, fps):
     with pytest.raises(MediaError, match="frames per second"):
-        write_clip(tmp_path / "a.mp4", ramp(2), fps)
+        write_video(tmp_path / "a.mp4", ramp(2), fps)
 
 
 @pytest.mark.parametrize(("suffix", "error"), [(".png", 0), (".webp", 0), (".jpg", 8), (".jpeg", 8)])
 def test_picture_round_trip(tmp_path, suffix, error):
     path = tmp_path / f"a{suffix}"
-    write_clip(path, quarters()[None].astype(np.float32) / 255, 24)
-    written = to_uint8(read_clip(path).frames[0]).astype(int)
+    write_video(path, quarters()[None].astype(np.float32) / 255, 24)
+    written = to_uint8(read_video(path).frames[0]).astype(int)
     assert np.abs(written - quarters())[[16, 16, 48, 48], [24, 72, 24, 72]].max() <= error
 
 
 def test_pixels_are_clipped_and_rounded(tmp_path):
     frames = np.array([-1.0, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 7.0], np.float32)
     frames = np.repeat(frames[None, None, :, None], 3, axis=3)
-    write_clip(tmp_path / "a.png", frames, 24)
+    write_video(tmp_path / "a.png", frames, 24)
     assert np.asarray(Image.open(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 0, 0, 1, 255, 255]
 
 
 def test_array_round_trip_is_exact(tmp_path):
     frames = np.random.default_rng(0).normal(size=(3, 5, 7, 3)).astype(np.float32)
     frames[0, 0, 0] = np.nan
-    write_clip(tmp_path / "a.npy", frames, 24)
-    np.testing.assert_array_equal(read_clip(tmp_path / "a.npy").frames, frames)
-    write_clip(tmp_path / "a.npy", frames.astype(np.float64), 24)
+    write_video(tmp_path / "a.npy", frames, 24)
+    np.testing.assert_array_equal(read_video(tmp_path / "a.npy").frames, frames)
+    write_video(tmp_path / "a.npy", frames.astype(np.float64), 24)
     assert np.load(tmp_path / "a.npy").dtype == np.float32
 
 
 def test_folder_round_trip(tmp_path):
     path = tmp_path / "frames"
-    write_clip(path, ramp(11), 24)
+    write_video(path, ramp(11), 24)
     assert sorted(entry.name for entry in path.iterdir())[::10] == ["frame_00001.png", "frame_00011.png"]
-    assert greys(read_clip(path).frames) == list(range(11))
-    write_clip(path, ramp(2), 24)
-    assert greys(read_clip(path).frames) == [0, 1]
+    assert greys(read_video(path).frames) == list(range(11))
+    write_video(path, ramp(2), 24)
+    assert greys(read_video(path).frames) == [0, 1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["frames"]
 
 
 def test_folder_with_other_files_is_not_replaced(tmp_path):
     (tmp_path / "mine.png").write_bytes(b"mine")
     with pytest.raises(MediaError, match=r"holds mine\.png, .*choose a new folder"):
-        write_clip(tmp_path, ramp(1), 24)
+        write_video(tmp_path, ramp(1), 24)
     assert (tmp_path / "mine.png").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "frames"])
 def test_failure_leaves_the_old_clip(tmp_path, name):
     path = tmp_path / name
-    write_clip(path, ramp(2), 24)
+    write_video(path, ramp(2), 24)
     broken = ramp(4)
     broken[3, 0, 0, 0] = np.nan
     with pytest.raises(MediaError, match=r"frame 3 holds values that are not numbers"):
-        write_clip(path, broken, 24)
-    assert greys(read_clip(path).frames) == [0, 1]
+        write_video(path, broken, 24)
+    assert greys(read_video(path).frames) == [0, 1]
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.npy", "a.png", "frames"])
 def test_failing_rename_leaves_the_old_clip(tmp_path, monkeypatch, name):
     path = tmp_path / name
-    write_clip(path, ramp(1), 24)
+    write_video(path, ramp(1), 24)
     rename = Path.replace
 
     def fail(source, target):
@@ -532,8 +532,8 @@ def test_failing_rename_leaves_the_old_clip(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(MediaError, match=r"could not be written \(No space left on device\); .*untouched"):
-        write_clip(path, ramp(2)[1:], 24)
-    assert greys(read_clip(path).frames) == [0]
+        write_video(path, ramp(2)[1:], 24)
+    assert greys(read_video(path).frames) == [0]
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
@@ -543,14 +543,14 @@ def test_stopping_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_clip(tmp_path / "a.mp4", ramp(2), 24)
+        write_video(tmp_path / "a.mp4", ramp(2), 24)
     assert not list(tmp_path.iterdir())
 
 
 def test_link_stays_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "a.png").symlink_to(tmp_path / "real" / "b.png")
-    write_clip(tmp_path / "a.png", ramp(1), 24)
+    write_video(tmp_path / "a.png", ramp(1), 24)
     assert (tmp_path / "a.png").is_symlink()
     assert (tmp_path / "real" / "b.png").is_file()
 
@@ -573,7 +573,7 @@ def test_link_stays_a_link(tmp_path):
 )
 def test_frames_that_do_not_fit(tmp_path, name, frames, match):
     with pytest.raises(MediaError, match=match):
-        write_clip(tmp_path / name, frames, 24)
+        write_video(tmp_path / name, frames, 24)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,10 +14,10 @@ from support import GOLDENS, Recorder
 
 from demo.pack import load_pack
 from mlx_backend.cli.main import main
+from mlx_backend.interface.errors import Cancelled, DependencyError, WeightsError
 from mlx_backend.pipelines.store import ModelStore
 from mlx_backend.runtime import awake, device
-from mlx_backend.spec.errors import Cancelled, DependencyError, WeightsError
-from mlx_backend.weights import hub
+from mlx_backend.weights.checkpoints import hub
 
 GB = 10**9
 

@@ -114,10 +114,10 @@ def test_the_latent_is_what_core_nodes_understand(nodes):
     samples = latent["samples"]
     assert tuple(samples.shape) == (1, 16, 3, 8, 12)
     mean, std = (torch.tensor(values).reshape(16, 1, 1, 1) for values in (MEAN, STD))
+    from mlx_backend.interface.events import LogListener
     from mlx_backend.pipelines.decode import decode_segment
     from mlx_backend.pipelines.store import Models, ModelStore, get_vae
-    from mlx_backend.spec.events import LogListener
-    from mlx_backend.weights.snapshot import Snapshot
+    from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
     store = ModelStore(Snapshot.open(GOLDENS / "snapshot"), "auto")
     network = get_vae(Models.of(store).vae, LogListener())
@@ -222,7 +222,7 @@ def test_a_published_snapshot_is_downloaded_when_it_is_used(nodes, tmp_path, mon
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(GOLDENS / "snapshot" / name, target)
 
-    hub = importlib.import_module(load_pack().__name__ + ".mlx_backend.weights.hub")
+    hub = importlib.import_module(load_pack().__name__ + ".mlx_backend.weights.checkpoints.hub")
     monkeypatch.setattr(hub, "_fetch", fetch)
     info = types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename="dit.safetensors", size=1000)])
     monkeypatch.setattr(huggingface_hub, "model_info", lambda repository, **_: info)

@@ -8,8 +8,8 @@ from support import Recorder
 from mlx_backend.conditioning.masks import BLACK, WHITE
 from mlx_backend.conditioning.people import Painter, tell
 from mlx_backend.conditioning.scene import prepare_scene
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.requests import Scene
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.requests import Scene
 
 LETTERS = {
     "k": (0, 0, 0),

@@ -15,7 +15,7 @@ import torch
 from support import ROOT
 
 from mlx_backend.conditioning.people import ORDERS
-from mlx_backend.spec.variants import MODES
+from mlx_backend.interface.variants import MODES
 
 pytestmark = pytest.mark.comfyui
 CASES = [

@@ -16,12 +16,12 @@ from support import (
     golden_settings,
 )
 
+from mlx_backend.interface.errors import Cancelled, NumericsError, RequestError
+from mlx_backend.interface.segments import plan_segments
 from mlx_backend.models.block import Block
-from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.spec.errors import Cancelled, NumericsError, RequestError
-from mlx_backend.spec.segments import plan_segments
 
 
 @pytest.mark.parametrize("index", range(len(golden_cases("pipeline"))))
@@ -106,11 +106,11 @@ def test_cancel_is_seen_before_every_block(models, monkeypatch):
 def test_a_pass_without_prompt_runs_only_with_guidance(index, passes, models, listener, monkeypatch):
     calls = []
 
-    def counted(self, *arguments, forward=Scail2DiT.__call__):
+    def counted(self, *arguments, forward=Scail2Model.__call__):
         calls.append(1)
         return forward(self, *arguments)
 
-    monkeypatch.setattr(Scail2DiT, "__call__", counted)
+    monkeypatch.setattr(Scail2Model, "__call__", counted)
     generate(models, golden_prompts(index), golden_scene(index), golden_settings(index), None, listener)
     assert len(calls) == passes
 
@@ -118,12 +118,12 @@ def test_a_pass_without_prompt_runs_only_with_guidance(index, passes, models, li
 def test_nan_stops_the_run_at_its_step(models, listener, monkeypatch):
     calls = []
 
-    def broken_at_the_second(self, x, t, *arguments, forward=Scail2DiT.__call__):
+    def broken_at_the_second(self, x, t, *arguments, forward=Scail2Model.__call__):
         calls.append(t)
         out = forward(self, x, t, *arguments)
         return out * float("nan") if len(calls) == 2 else out
 
-    monkeypatch.setattr(Scail2DiT, "__call__", broken_at_the_second)
+    monkeypatch.setattr(Scail2Model, "__call__", broken_at_the_second)
     with pytest.raises(NumericsError, match="step 2 of 4"):
         generate(models, golden_prompts(1), golden_scene(1), golden_settings(1), None, listener)
     assert len(calls) == 2

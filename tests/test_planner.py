@@ -10,11 +10,11 @@ import pytest
 from support import GOLDENS, ROOT
 
 from mlx_backend.cli.main import BAD_INPUT, main
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.machine import CHIPS, GIB, memory_budget, usual_working_set
-from mlx_backend.spec.memory import CPU, METAL, Backend
-from mlx_backend.spec.planner import PHASES, TILES, Job, ModelSizes, check_fits, choose, predict
-from mlx_backend.spec.storage import Storage, dit_block_bytes, dit_bytes, dit_rest_bytes
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.machine import CHIPS, GIB, memory_budget, usual_working_set
+from mlx_backend.interface.memory import CPU, METAL, Backend
+from mlx_backend.interface.planner import PHASES, TILES, Job, ModelSizes, check_fits, choose, predict
+from mlx_backend.interface.storage import Storage, dit_block_bytes, dit_bytes, dit_rest_bytes
 
 SCAIL2 = ModelSizes()
 SMALL, LARGE = Job(width=832, height=480), Job(width=1280, height=704)

@@ -15,8 +15,15 @@ from support import GOLDENS, Recorder
 
 from mlx_backend.conditioning.clip import encode_clip
 from mlx_backend.conditioning.text import encode_text
+from mlx_backend.interface.events import LogListener
+from mlx_backend.interface.memory import CPU
+from mlx_backend.interface.planner import PHASES, Job, ModelSizes, predict
+from mlx_backend.interface.requests import SamplingSettings, Scene
+from mlx_backend.interface.sizes import ClipConfig, Scail2Config, UMT5Config, VAEConfig
+from mlx_backend.interface.storage import Storage, block_matrices
+from mlx_backend.interface.tiling import Tiling
 from mlx_backend.models.clip_vision import ClipVision
-from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams
+from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
 from mlx_backend.pipelines.decode import decode_segment
@@ -25,23 +32,16 @@ from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.runtime.crossover import few_rows
 from mlx_backend.sampling.loop import denoise
 from mlx_backend.sampling.solvers import make_solver
-from mlx_backend.spec.events import LogListener
-from mlx_backend.spec.memory import CPU
-from mlx_backend.spec.planner import PHASES, Job, ModelSizes, predict
-from mlx_backend.spec.requests import SamplingSettings, Scene
-from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
-from mlx_backend.spec.storage import Storage, block_matrices
-from mlx_backend.spec.tiling import Tiling
-from mlx_backend.weights.detect import dit_settings
-from mlx_backend.weights.layouts import snapshot_name
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.detect import dit_settings
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
+from mlx_backend.weights.names.layouts import snapshot_name
 
 BAR = 0.15
 VAE = VAEConfig(dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
 
 
 def dit_sizes(dim, ffn_dim, heads, layers, **others):
-    return DiTConfig(
+    return Scail2Config(
         **{"freq_dim": 64, "text_dim": 256, "clip_dim": 160} | others,
         dim=dim,
         ffn_dim=ffn_dim,
@@ -144,7 +144,7 @@ DIT_CASES = {
 def test_loading_and_denoising(case, tmp_path):
     found = DIT_CASES[case]
     config, storage, residency, job = found.dit, found.storage, found.residency, found.job
-    save(tmp_path / "dit.safetensors", "dit", Scail2DiT(config), storage, block_matrices(config))
+    save(tmp_path / "dit.safetensors", "dit", Scail2Model(config), storage, block_matrices(config))
     save(tmp_path / "vae.safetensors", "vae", WanVAE21(VAE), Storage("float32"))
     files = {"dit": tmp_path / "dit.safetensors", "vae": tmp_path / "vae.safetensors"}
     store = ModelStore(Snapshot(files, tmp_path / "none", dit_settings(config)), "auto", residency)
@@ -292,7 +292,7 @@ def test_a_whole_run_from_prompt_to_frames(tmp_path):
     text, clip = umt5_sizes(512, 512, 1024, 8, 3), clip_sizes(320, 4, 3, 224)
     config, vae = dit_sizes(384, 1024, 3, 4, text_dim=text.dim, clip_dim=clip.dim), replace(VAE, dim=16)
     files = {name: tmp_path / f"{name}.safetensors" for name in ("dit", "vae", "t5_encoder", "clip")}
-    save(files["dit"], "dit", Scail2DiT(config), Storage(bits=8), block_matrices(config))
+    save(files["dit"], "dit", Scail2Model(config), Storage(bits=8), block_matrices(config))
     save(files["vae"], "vae", WanVAE21(vae), F32)
     save(files["t5_encoder"], "t5_encoder", UMT5Encoder(text), BF16)
     save(files["clip"], "clip", ClipVision(clip), BF16)

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from support import golden_prompts, golden_scene, golden_settings
 
+from mlx_backend.interface.chunks import chunk_bounds, dispatch_limit
+from mlx_backend.interface.conversion import ConvertOptions
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.planner import choose
 from mlx_backend.pipelines import planning
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.runtime.probe import Rate
-from mlx_backend.spec.chunks import chunk_bounds, dispatch_limit
-from mlx_backend.spec.conversion import ConvertOptions
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.planner import choose
-from mlx_backend.weights.components import part_sizes
-from mlx_backend.weights.convert import convert
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.components import part_sizes
+from mlx_backend.weights.checkpoints.convert import convert
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
 SCENE, SETTINGS = replace(golden_scene(2), max_frames=5), replace(golden_settings(2), steps=1)
 
@@ -45,8 +45,8 @@ def test_the_model_stays_in_memory_where_it_fits_and_is_streamed_where_not(how):
 
 def test_full_size_weights_are_streamed_on_a_small_mac_and_packed_ones_stay():
     """Sizes as published: nothing of it is loaded."""
-    from mlx_backend.spec.planner import Job, ModelSizes
-    from mlx_backend.spec.storage import Storage
+    from mlx_backend.interface.planner import Job, ModelSizes
+    from mlx_backend.interface.storage import Storage
 
     job = Job(width=832, height=480, frames=81)
     dense, packed = ModelSizes(), ModelSizes(dit_storage=Storage("bfloat16", 4, 64))

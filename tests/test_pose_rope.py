@@ -6,10 +6,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_backend.models.rope import Grid, midpoint_rotations, pooled_rotations
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.requests import SamplingSettings
+from mlx_backend.models.rope import TokenGrid, midpoint_rotations, pooled_rotations
 from mlx_backend.models.scail2 import positions
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.requests import SamplingSettings
 
 LANES = 64  # of a head of 128 channels: 22 turn with t, 21 with h, 21 with w
 FRAMES, HEIGHT, WIDTH = 3, 8, 12  # latent: patches of 4 x 6, driving patches of 2 x 3
@@ -62,7 +62,7 @@ def test_only_the_driving_tokens_change():
 
 def test_both_turn_by_the_same_angles():
     """Pooling only shrinks: by cos of half the lane's step, on h and w lanes."""
-    grid = Grid(FRAMES, HEIGHT // 2, WIDTH // 2, (5, 0, 120))
+    grid = TokenGrid(FRAMES, HEIGHT // 2, WIDTH // 2, (5, 0, 120))
     pooled, middle = pooled_rotations(grid, 128), midpoint_rotations(grid, 128)
     steps = np.concatenate([np.zeros(22), *[10000 ** (-2 * np.arange(21) / 42)] * 2])
     assert np.abs(pooled - np.cos(steps / 2) * middle).max() < 1e-12

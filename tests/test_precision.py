@@ -7,15 +7,15 @@ import numpy as np
 from support import Golden, golden_file, golden_prompts, golden_scene, golden_settings
 from test_lora import folder_with
 
-from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams
+from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.weights import components
-from mlx_backend.weights.component_file import open_component
-from mlx_backend.weights.detect import dit_config, umt5_config
-from mlx_backend.weights.load import fit, load_into
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints import components
+from mlx_backend.weights.checkpoints.component_file import open_component
+from mlx_backend.weights.checkpoints.detect import dit_config, umt5_config
+from mlx_backend.weights.checkpoints.load import fit, load_into
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
 
 def relative(found, expected) -> float:
@@ -26,7 +26,7 @@ def relative(found, expected) -> float:
 def test_bf16_products_stay_near_float32_and_the_stream_stays_float32(snapshot):
     path = snapshot.path("dit")
     source = open_component(path, "dit")
-    model = Scail2DiT(dit_config(path, source.tensors, snapshot.settings), None)
+    model = Scail2Model(dit_config(path, source.tensors, snapshot.settings), None)
     fit(model, source, None)
     load_into(model, source, None, lambda: None)
     golden = Golden(golden_file("dit"), 2)

@@ -10,12 +10,12 @@ from support import GOLDENS, ROOT, golden_prompts, golden_scene
 
 from demo.pack import load_pack
 from mlx_backend.cli.main import main
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.geometry import check_size
+from mlx_backend.interface.presets import NO_PRESET, PRESETS, SIZES, find_preset, size_of, upstream_shift
+from mlx_backend.interface.requests import SamplingSettings
+from mlx_backend.interface.variants import GRIDS
 from mlx_backend.sampling.solvers import make_solver
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.geometry import check_size
-from mlx_backend.spec.presets import NO_PRESET, PRESETS, SIZES, find_preset, size_of, upstream_shift
-from mlx_backend.spec.requests import SamplingSettings
-from mlx_backend.spec.variants import GRIDS
 
 FAST = SamplingSettings(steps=6, cfg=1.0, shift=8.0, solver="euler", grid="simple")
 BALANCED = SamplingSettings(steps=16, cfg=5.0, shift=3.0, solver="dpm++")
@@ -268,4 +268,4 @@ def test_the_grid_reaches_the_sampling(grid, models, listener, monkeypatch):
     settings = SamplingSettings(steps=3, cfg=1.0, shift=8.0, solver="unipc", grid=grid)
     frames = generate(models, golden_prompts(2), golden_scene(2), settings, None, listener)
     assert np.isfinite(frames).all()
-    assert {solver.grid for solver in made} == {make_solver("unipc", 3, 8.0, grid).grid}
+    assert {solver.schedule for solver in made} == {make_solver("unipc", 3, 8.0, grid).schedule}

@@ -11,13 +11,13 @@ import torch
 from support import Recorder, golden_prompts, golden_scene, golden_settings
 
 from demo.pack import load_pack
+from mlx_backend.interface.events import Progress
+from mlx_backend.interface.tiling import Tiling
 from mlx_backend.models.vae21 import WanVAE21
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.reports import StepReport
 from mlx_backend.sampling.loop import Clamp, denoise
 from mlx_backend.sampling.solvers import make_solver
-from mlx_backend.spec.events import Progress
-from mlx_backend.spec.tiling import Tiling
 
 
 class Watcher(Recorder):

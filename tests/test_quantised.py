@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights import fp_codes
-from mlx_backend.weights.formats import TensorInfo
-from mlx_backend.weights.quantised import bookkeeping, find_quantised, restore
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.weights.formats import fp_codes
+from mlx_backend.weights.formats.quantised import bookkeeping, find_quantised, restore
+from mlx_backend.weights.formats.safetensors_file import TensorInfo
 
 FORMATS = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2, "e8m0": torch.float8_e8m0fnu}
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}

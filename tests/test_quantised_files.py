@@ -15,14 +15,14 @@ from test_quantised import swizzle
 from test_spiece import field, piece, settings
 
 from mlx_backend.cli.inspect import describe
-from mlx_backend.spec.conversion import ConvertOptions
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights import fp_codes
-from mlx_backend.weights.component_file import open_component
-from mlx_backend.weights.convert import convert
-from mlx_backend.weights.formats import SafetensorsFile
-from mlx_backend.weights.snapshot import Snapshot
-from mlx_backend.weights.tokenizer import load_tokenizer
+from mlx_backend.interface.conversion import ConvertOptions
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.weights.checkpoints.component_file import open_component
+from mlx_backend.weights.checkpoints.convert import convert
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.tokenizer import load_tokenizer
+from mlx_backend.weights.formats import fp_codes
+from mlx_backend.weights.formats.safetensors_file import SafetensorsFile
 
 SOURCE = GOLDENS / "snapshot"
 ROTATION = 64  # inputs that int8_convrot rotates together; 256 unless a file names another

@@ -18,18 +18,18 @@ from test_nodes import wired
 
 from demo.pack import load_pack
 from mlx_backend.cli.main import main
+from mlx_backend.interface.errors import Cancelled
+from mlx_backend.interface.events import Listener, Progress
+from mlx_backend.interface.requests import LoraRequest, SamplingSettings, Scene
+from mlx_backend.interface.segments import plan_segments
+from mlx_backend.interface.version import VERSION
 from mlx_backend.pipelines.generate import generate_reported
 from mlx_backend.pipelines.kept_files import keep_new_file
 from mlx_backend.pipelines.latents import SegmentLatents
 from mlx_backend.pipelines.recording import Recording, report_run
 from mlx_backend.pipelines.store import Handle, ModelStore
-from mlx_backend.spec.errors import Cancelled
-from mlx_backend.spec.events import Listener, Progress
-from mlx_backend.spec.requests import LoraRequest, SamplingSettings, Scene
-from mlx_backend.spec.segments import plan_segments
-from mlx_backend.spec.version import VERSION
-from mlx_backend.weights.identity import file_identity
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.identity import file_identity
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
 SNAPSHOT = GOLDENS / "snapshot"
 MEGABYTES = 1 << 20

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from support import Recorder, golden_prompts, golden_scene, golden_settings
 
-from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.interface.continuation import Continuation
+from mlx_backend.interface.errors import Cancelled
+from mlx_backend.interface.requests import LoraRequest
+from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.pipelines import finished
 from mlx_backend.pipelines.generate import Prompts, generate
 from mlx_backend.pipelines.sample import ClipRequest, sample_clip
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.pipelines.text import encode_prompts
-from mlx_backend.spec.continuation import Continuation
-from mlx_backend.spec.errors import Cancelled
-from mlx_backend.spec.requests import LoraRequest
 
 INDEX = 3  # segments of 13 frames, two steps each
 TWO_SEGMENTS = 21  # frames
@@ -48,11 +48,11 @@ def passes(monkeypatch):
     """Return a list that grows with every pass of the DiT."""
     calls = []
 
-    def counted(self, *arguments, forward=Scail2DiT.__call__):
+    def counted(self, *arguments, forward=Scail2Model.__call__):
         calls.append(1)
         return forward(self, *arguments)
 
-    monkeypatch.setattr(Scail2DiT, "__call__", counted)
+    monkeypatch.setattr(Scail2Model, "__call__", counted)
     return calls
 
 
@@ -184,7 +184,7 @@ def test_another_precision_of_the_same_file_is_told_apart_by_its_dtype(models, s
 
 
 def test_a_changed_model_begins_anew(models, stopped, snapshot, tmp_path_factory):
-    from mlx_backend.weights.snapshot import Snapshot
+    from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
     folder = tmp_path_factory.mktemp("changed")
     for path in snapshot.path("dit").parent.iterdir():

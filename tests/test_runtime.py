@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_backend.models.adapters import LowRank
 from mlx_backend.models.linear import PackedLinear
-from mlx_backend.models.side_branch import LowRank
 from mlx_backend.runtime import crossover, memory
 from mlx_backend.runtime.device import imitates_bf16
 
@@ -19,7 +19,7 @@ def packed():
     layer = PackedLinear(256, 128, group_size=64, bits=4, compute_dtype=mx.float32)
     layer.weight, layer.scales, layer.biases = mx.quantize(mx.random.normal((128, 256)), group_size=64, bits=4)
     layer.bias = mx.random.normal((128,))
-    layer.set_branches((LowRank(mx.random.normal((4, 256)), mx.random.normal((128, 4)), 0.5),))
+    layer.set_adapters((LowRank(mx.random.normal((4, 256)), mx.random.normal((128, 4)), 0.5),))
     return layer
 
 

@@ -4,8 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_backend.models.linear import Linear, PackedLinear
-from mlx_backend.models.side_branch import (
+from mlx_backend.models.adapters import (
     Dora,
     Full,
     Hadamard,
@@ -13,9 +12,10 @@ from mlx_backend.models.side_branch import (
     LowRank,
     dora_gain,
     side_branch,
-    with_branches,
+    with_adapters,
 )
-from mlx_backend.weights.lora_keys import parse
+from mlx_backend.models.linear import Linear, PackedLinear
+from mlx_backend.weights.lora.keys import parse
 
 ROWS, OUT, IN = 37, 96, 128
 MODULE = "blocks.0.self_attn.q"
@@ -106,7 +106,7 @@ def test_the_parts_cover_both_ways_of_a_loha():
 def test_a_side_branch_is_a_dense_merge(kind, base):
     layer, weight, bias = linear(base)
     x = random((ROWS, IN))
-    project = with_branches(layer.prepared(), [branch(kind)], layer.bias, mx.float32)
+    project = with_adapters(layer.prepared(), [branch(kind)], layer.bias, mx.float32)
     assert_close(project(mx.array(x)), x @ (weight + STRENGTH * merged_delta(kind)).T + bias)
 
 
@@ -136,7 +136,7 @@ def test_dora_is_a_dense_merge(kind, base, bias):
     adapted *= magnitudes / np.linalg.norm(adapted, axis=1, keepdims=True)
     x = random((ROWS, IN))
     for strength in (STRENGTH, 1.0, 0.0, -1.5):
-        project = with_branches(layer.prepared(), [dora.at(strength)], layer.get("bias"), mx.float32)
+        project = with_adapters(layer.prepared(), [dora.at(strength)], layer.get("bias"), mx.float32)
         assert_close(project(mx.array(x)), x @ (weight + strength * (adapted - weight)).T + b)
     assert calls == [1]
 
@@ -151,7 +151,7 @@ def test_branches_add_up_in_any_order_with_dora_among_them():
     expected = weight + 0.5 * merged_delta("lora") + 0.25 * (adapted - weight) - merged_delta("lokr")
     x = random((ROWS, IN))
     for order in (branches, branches[::-1]):
-        project = with_branches(layer.prepared(), order, layer.bias, mx.float32)
+        project = with_adapters(layer.prepared(), order, layer.bias, mx.float32)
         assert_close(project(mx.array(x)), x @ expected.T + bias)
 
 
@@ -162,8 +162,8 @@ def test_a_strength_changes_without_new_arrays_and_zero_leaves_the_base_alone():
     assert other.up is side.up
     layer, *_ = linear("dense")
     base = layer.prepared()
-    assert with_branches(base, [side.at(0.0)], layer.bias, mx.float32) is base
-    assert with_branches(base, [], None, mx.float32) is base
+    assert with_adapters(base, [side.at(0.0)], layer.bias, mx.float32) is base
+    assert with_adapters(base, [], None, mx.float32) is base
 
 
 @pytest.mark.parametrize("kind", PARTS)
@@ -171,7 +171,7 @@ def test_half_precision_stays_half_precision(kind):
     layer, weight, bias = linear("dense")
     layer.weight = layer.weight.astype(mx.bfloat16)
     x = random((ROWS, IN))
-    made = with_branches(layer.prepared(), [branch(kind)], layer.bias, mx.bfloat16)(mx.array(x))
+    made = with_adapters(layer.prepared(), [branch(kind)], layer.bias, mx.bfloat16)(mx.array(x))
     assert made.dtype == mx.bfloat16
     expected = x @ (weight + STRENGTH * merged_delta(kind)).T + bias
     assert np.abs(np.array(made.astype(mx.float32)) - expected).max() < 0.03 * np.abs(expected).max()

@@ -12,9 +12,9 @@ import struct
 import pytest
 from support import DATA
 
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights import spiece
-from mlx_backend.weights.spiece import tokenizer_of_spiece
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.weights.formats import spiece
+from mlx_backend.weights.formats.spiece import tokenizer_of_spiece
 
 hypothesis = pytest.importorskip("hypothesis")
 integers, lists, tuples = (getattr(hypothesis.strategies, name) for name in ("integers", "lists", "tuples"))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from support import golden_cases, golden_prompts, golden_scene, golden_settings
 
-from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.interface.errors import RequestError
+from mlx_backend.interface.requests import Economy, SamplingSettings
+from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.pipelines.sample import ClipRequest, sample_clip
 from mlx_backend.pipelines.text import encode_prompts
@@ -17,8 +19,6 @@ from mlx_backend.sampling.economy import Passes, segment_velocity
 from mlx_backend.sampling.guidance import guided
 from mlx_backend.sampling.magcache import CONDITIONAL, UNCONDITIONAL, MagCache, interpolated, skipped_steps
 from mlx_backend.sampling.step_cache import CachedVelocity
-from mlx_backend.spec.errors import RequestError
-from mlx_backend.spec.requests import Economy, SamplingSettings
 
 # EasyCache
 
@@ -266,11 +266,11 @@ def sampled(models, index, listener, monkeypatch=None, **changes):
     calls = []
     if monkeypatch is not None:
 
-        def counted(self, *arguments, forward=Scail2DiT.__call__):
+        def counted(self, *arguments, forward=Scail2Model.__call__):
             calls.append(1)
             return forward(self, *arguments)
 
-        monkeypatch.setattr(Scail2DiT, "__call__", counted)
+        monkeypatch.setattr(Scail2Model, "__call__", counted)
     scene, prompts = golden_scene(index), golden_prompts(index)
     text = encode_prompts(models.text_encoder, prompts.positive, prompts.negative, listener)
     clip = ClipRequest(models.clip, scene.references[:1])
@@ -288,11 +288,11 @@ def test_a_distilled_recipe_runs_6_passes_and_upstreams_80(settings, passes, con
     """And at cfg 1 not even the text without the prompt is embedded."""
     embedded = []
 
-    def counted(self, *arguments, embed=Scail2DiT.embed_context):
+    def counted(self, *arguments, embed=Scail2Model.embed_context):
         embedded.append(1)
         return embed(self, *arguments)
 
-    monkeypatch.setattr(Scail2DiT, "embed_context", counted)
+    monkeypatch.setattr(Scail2Model, "embed_context", counted)
     _, calls = sampled(models, 2, listener, monkeypatch, **settings)
     assert (calls, len(embedded)) == (passes, contexts)
 

@@ -15,19 +15,19 @@ from support import GOLDENS, Recorder, golden_prompts, golden_scene, golden_sett
 from test_lora import folder_with, forward, lora  # noqa: F401 - a fixture
 
 from mlx_backend.conditioning.text import encode_text
-from mlx_backend.models.scail2 import Scail2DiT
+from mlx_backend.interface.errors import Cancelled, WeightsError
+from mlx_backend.interface.requests import LoraRequest
+from mlx_backend.interface.sizes import Scail2Config, UMT5Config
+from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.spec.errors import Cancelled, WeightsError
-from mlx_backend.spec.requests import LoraRequest
-from mlx_backend.spec.sizes import DiTConfig, UMT5Config
-from mlx_backend.weights.components import load_component
-from mlx_backend.weights.convert import ConvertOptions, convert
-from mlx_backend.weights.detect import dit_settings
-from mlx_backend.weights.snapshot import Snapshot
-from mlx_backend.weights.sources import open_tensors, read_rows
-from mlx_backend.weights.stream import BlockStream
+from mlx_backend.weights.checkpoints.components import load_component
+from mlx_backend.weights.checkpoints.convert import ConvertOptions, convert
+from mlx_backend.weights.checkpoints.detect import dit_settings
+from mlx_backend.weights.checkpoints.offload import BlockReader
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
+from mlx_backend.weights.formats.sources import open_tensors, read_rows
 
 
 def store(folder, residency):
@@ -122,7 +122,7 @@ def deep(tmp_path):
     """Return a snapshot of so many layers, the bytes of one block (about 17 MB) and of what is in none."""
 
     def make(layers):
-        model = Scail2DiT(DiTConfig(num_layers=layers, **SIZES))
+        model = Scail2Model(Scail2Config(num_layers=layers, **SIZES))
         mx.random.seed(0)
         tensors = {n: 0.05 * mx.random.normal(a.shape) for n, a in tree_flatten(model.parameters())}
         made = folder_with(tmp_path, tensors, f"deep{layers}")
@@ -265,5 +265,5 @@ def test_rows_of_a_quantised_table_are_those_of_the_whole(name, tmp_path):
 
 def test_streamed_blocks_hold_nothing_before_they_are_due(snapshot):
     model = load_component(snapshot, "dit", "auto", lambda: None, "streamed")
-    assert isinstance(model.supply, BlockStream)
+    assert isinstance(model.supply, BlockReader)
     assert not any(array.any().item() for _, array in tree_flatten(model.blocks[0].parameters()))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from mlx_backend.interface.errors import RequestError
 from mlx_backend.media.timing import fitted_waveform, resampling
-from mlx_backend.spec.errors import RequestError
 
 RATES = [8.0, 12.5, 15.0, 16.0, 23.976, 24.0, 25.0, 30000 / 1001, 30.0, 59.94, 60.0]
 NTSC = Fraction(30000, 1001)

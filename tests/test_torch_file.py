@@ -11,9 +11,9 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from mlx_backend.spec.errors import WeightsError
-from mlx_backend.weights import torch_file
-from mlx_backend.weights.torch_file import TorchFile
+from mlx_backend.interface.errors import WeightsError
+from mlx_backend.weights.formats import torch_file
+from mlx_backend.weights.formats.torch_file import TorchFile
 
 torch = pytest.importorskip("torch")
 hypothesis = pytest.importorskip("hypothesis")

@@ -7,15 +7,15 @@ from PIL import Image, ImageFilter
 
 torch = pytest.importorskip("torch")
 
-from mlx_backend.models.scail2 import Reference, Scail2DiT, Streams  # noqa: E402
+from mlx_backend.interface.sizes import Scail2Config, VAEConfig  # noqa: E402
+from mlx_backend.models.scail2 import Reference, Scail2Model, Streams  # noqa: E402
 from mlx_backend.models.vae21 import WanVAE21  # noqa: E402
-from mlx_backend.spec.sizes import DiTConfig, VAEConfig  # noqa: E402
 from training import dit, measures, snapshot, stage, vae  # noqa: E402
 from world.scenes import MODES, Example, Group  # noqa: E402
 
 BAR = 1e-4  # float32 both, summed in another order
 TINY_VAE = VAEConfig(dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=1, temporal_downsample=(False, True, True))
-TINY_DIT = DiTConfig(
+TINY_DIT = Scail2Config(
     dim=64,
     ffn_dim=96,
     freq_dim=32,
@@ -105,7 +105,7 @@ def test_rescaling_the_latents_changes_no_pixel():
 @pytest.mark.parametrize("known", [0, 2])
 def test_the_dit_twin_gives_our_velocity(replacement, extras, known):
     twin = randomised(dit.DiT(TINY_DIT), 3)
-    ours = loaded(Scail2DiT(TINY_DIT), twin)
+    ours = loaded(Scail2Model(TINY_DIT), twin)
     random = np.random.default_rng(4)
     frames, height, width = 3, 8, 12
 

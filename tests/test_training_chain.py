@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # autograd's threads wait by spinning, which a busy machine cannot spare
 
-from mlx_backend.spec.requests import SamplingSettings  # noqa: E402
-from mlx_backend.weights.snapshot import Snapshot  # noqa: E402
+from mlx_backend.interface.requests import SamplingSettings  # noqa: E402
+from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 from training import evaluate, prepare, train_dit, vae  # noqa: E402
 from training.dit import DiT  # noqa: E402
 from training.frozen import write_frozen  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-from demo.core_nodes import CORE
+from demo.comfy_nodes import CORE
 from demo.draw_workflows import files
 from demo.node_catalogue import AUTOGROW, catalogue
 from demo.pack import load_pack
@@ -235,7 +235,7 @@ def test_the_samples_and_modes_fit(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_asks_for_no_download_where_the_small_model_does(name):
     """The page offers to download a node's `models` when they are missing, before anything can be tried."""
-    from mlx_backend.weights.hub import FILES
+    from mlx_backend.weights.checkpoints.hub import FILES
 
     (loader,) = (node for node in ui(name)["nodes"] if node["type"] in ("LoadScail2MLX", "Scail2Animate"))
     snapshot = loader["widgets_values_named"]["snapshot"]

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlx_backend.models.rope import Grid, pooled_rotations, rotations, rows
+from mlx_backend.interface.sizes import PATCH, Scail2Config
+from mlx_backend.models.rope import TokenGrid, pooled_rotations, rotations, rows
 from mlx_backend.models.scail2 import SHIFT
-from mlx_backend.spec.sizes import PATCH, DiTConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class RMSNorm(nn.Module):
 class SelfAttention(nn.Module):
     """Rotated attention over all tokens."""
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: Scail2Config):
         super().__init__()
         self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in "qkvo")
         self.norm_q, self.norm_k = RMSNorm(config.dim, config.eps), RMSNorm(config.dim, config.eps)
@@ -69,7 +69,7 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Two attentions, to the text and to the CLIP tokens, summed."""
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: Scail2Config):
         super().__init__()
         self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in "qkvo")
         self.k_img, self.v_img = nn.Linear(config.dim, config.dim), nn.Linear(config.dim, config.dim)
@@ -116,7 +116,7 @@ def attended(q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None = None) -> T
 class Block(nn.Module):
     """Self-attention, cross-attention, feed-forward; the first and the last modulated by the time."""
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: Scail2Config):
         super().__init__()
         dim = config.dim
         self.norm1 = nn.LayerNorm(dim, config.eps, elementwise_affine=False)
@@ -140,7 +140,7 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Modulated norm and projection to patches."""
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: Scail2Config):
         super().__init__()
         self.norm = nn.LayerNorm(config.dim, config.eps, elementwise_affine=False)
         self.head = nn.Linear(config.dim, config.out_dim * PATCH * PATCH)
@@ -153,7 +153,7 @@ class Head(nn.Module):
 
 
 class _ImageEmbedding(nn.Module):
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: Scail2Config):
         super().__init__()
         self.proj = nn.Sequential(
             nn.LayerNorm(config.clip_dim, 1e-5),
@@ -167,7 +167,7 @@ class _ImageEmbedding(nn.Module):
 class DiT(nn.Module):
     """The whole transformer; parameters carry the official checkpoint's names."""
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: Scail2Config):
         super().__init__()
         dim, patch = config.dim, (1, PATCH, PATCH)
         self.config = config
@@ -242,9 +242,9 @@ def positions(
     rows_, columns = height // PATCH, width // PATCH
     video_t = references - 1 if replacement else references
     return rows(
-        rotations(Grid(references, rows_, columns, (0, SHIFT if replacement else 0, 0)), head_dim),
-        rotations(Grid(frames, rows_, columns, (video_t, 0, 0)), head_dim),
-        pooled_rotations(Grid(frames, rows_, columns, (video_t, 0, SHIFT)), head_dim),
+        rotations(TokenGrid(references, rows_, columns, (0, SHIFT if replacement else 0, 0)), head_dim),
+        rotations(TokenGrid(frames, rows_, columns, (video_t, 0, 0)), head_dim),
+        pooled_rotations(TokenGrid(frames, rows_, columns, (video_t, 0, SHIFT)), head_dim),
     )
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlx_backend.interface.conversion import ConvertOptions
+from mlx_backend.interface.events import LogListener
+from mlx_backend.interface.requests import Economy, SamplingSettings, Scene
+from mlx_backend.interface.small_model import SMALL_MODEL, SMALL_SETTINGS
 from mlx_backend.pipelines.generate import Prompts, generate
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.spec.conversion import ConvertOptions
-from mlx_backend.spec.events import LogListener
-from mlx_backend.spec.requests import Economy, SamplingSettings, Scene
-from mlx_backend.spec.small_model import SMALL_MODEL, SMALL_SETTINGS
-from mlx_backend.weights.convert import convert, open_source
-from mlx_backend.weights.snapshot import Snapshot
+from mlx_backend.weights.checkpoints.convert import convert, open_source
+from mlx_backend.weights.checkpoints.snapshot import Snapshot
 from world.scenes import MODES, Example, Group
 
 from .faults import FAULTS, fault

@@ -16,13 +16,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mlx_backend.conditioning.clip import encode_clip
 from mlx_backend.conditioning.text import encode_text, tokenise
+from mlx_backend.interface.events import LogListener
 from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.umt5 import UMT5Encoder
-from mlx_backend.spec.events import LogListener
-from mlx_backend.weights.components import load_component
-from mlx_backend.weights.layouts import snapshot_name
-from mlx_backend.weights.snapshot import TOKENIZER, Snapshot
-from mlx_backend.weights.tokenizer import load_tokenizer
+from mlx_backend.weights.checkpoints.components import load_component
+from mlx_backend.weights.checkpoints.snapshot import TOKENIZER, Snapshot
+from mlx_backend.weights.checkpoints.tokenizer import load_tokenizer
+from mlx_backend.weights.names.layouts import snapshot_name
 from world.scenes import WORDS
 
 from .sizes import CLIP, LETTERS, UMT5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_backend.spec.sizes import ClipConfig, DiTConfig, UMT5Config, VAEConfig
+from mlx_backend.interface.sizes import ClipConfig, Scail2Config, UMT5Config, VAEConfig
 from world.scenes import WORDS
 
 VAE = VAEConfig(dim=16, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=1, temporal_downsample=(False, True, True))
@@ -17,7 +17,7 @@ UMT5 = UMT5Config(
     num_layers=2,
     num_buckets=32,
 )
-DIT = DiTConfig(
+DIT = Scail2Config(
     dim=256,
     ffn_dim=768,
     freq_dim=64,

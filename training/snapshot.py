@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mlx_backend.spec.limits import LIMITS, Limits
-from mlx_backend.spec.small_model import SMALL_MODEL
-from mlx_backend.weights.detect import dit_settings
-from mlx_backend.weights.quantised import METADATA
-from mlx_backend.weights.snapshot import CONFIG
+from mlx_backend.interface.limits import LIMITS, Limits
+from mlx_backend.interface.small_model import SMALL_MODEL
+from mlx_backend.weights.checkpoints.detect import dit_settings
+from mlx_backend.weights.checkpoints.snapshot import CONFIG
+from mlx_backend.weights.formats.quantised import METADATA
 
 from .frozen import write_frozen
 from .sizes import DIT, FRAMES, OVERLAP, SIDE

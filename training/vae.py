@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlx_backend.interface.sizes import VAEConfig
 from mlx_backend.models.vae21 import MEAN, STD
-from mlx_backend.spec.sizes import VAEConfig
 
 
 class CausalConv3d(nn.Conv3d):

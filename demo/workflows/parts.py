@@ -8,8 +8,8 @@ from typing import Any
 
 from demo.workflow_builder import Box, Plug, Workflow
 from demo.workflows import texts
-from mlx_backend.spec.variants import SCAIL2
-from mlx_backend.weights.hub import FILES
+from mlx_backend.interface.variants import SCAIL2
+from mlx_backend.weights.checkpoints.hub import FILES
 
 REPOSITORY = SCAIL2.hub_repositories[0]
 COLUMN, GAP, PAD, HEAD = 990, 25, 20, 80  # pixels: first column, between frames, inside them, below their titles

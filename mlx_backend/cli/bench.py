@@ -9,9 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from ..interface.errors import RequestError
+from ..interface.events import LOGGER
 from ..runtime.device import require_mlx
-from ..spec.errors import RequestError
-from ..spec.events import LOGGER
 
 if TYPE_CHECKING:
     from ..diagnostics.report import Row

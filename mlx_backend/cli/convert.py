@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..interface.conversion import BITS, DTYPES, GROUP_SIZES, ConvertOptions
 from ..runtime.device import require_mlx
-from ..spec.conversion import BITS, DTYPES, GROUP_SIZES, ConvertOptions
 from .listener import TerminalListener
 
 CHOICES = (*map(str, BITS), "none")
@@ -40,7 +40,7 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
 def run(chosen: argparse.Namespace) -> None:
     """Convert, and say what was made. Raises BackendError."""
     require_mlx()
-    from ..weights.convert import check_destination, convert, open_source
+    from ..weights.checkpoints.convert import check_destination, convert, open_source
 
     options = ConvertOptions(
         dtype=chosen.dtype,

@@ -6,14 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..interface.errors import MediaError, RequestError
+from ..interface.requests import SamplingSettings, Scene
+from ..interface.small_model import ASSETS, SMALL_MODEL, SMALL_SETTINGS
+from ..interface.variants import SCAIL2
 from ..media.contact_sheet import contact_sheet
-from ..media.read import read_clip, reason_of
-from ..media.write import write_clip
+from ..media.read import read_video, reason_of
+from ..media.write import write_video
 from ..runtime.device import require_mlx
-from ..spec.errors import MediaError, RequestError
-from ..spec.requests import SamplingSettings, Scene
-from ..spec.small_model import ASSETS, SMALL_MODEL, SMALL_SETTINGS
-from ..spec.variants import SCAIL2
 from .listener import TerminalListener
 
 PROMPT = "a puppet dances"
@@ -44,21 +44,21 @@ def run(chosen: argparse.Namespace) -> None:
     require_mlx()
     from ..pipelines.generate import Prompts, generate
     from ..pipelines.store import Models, ModelStore
-    from ..weights.snapshot import Snapshot
+    from ..weights.checkpoints.snapshot import Snapshot
 
-    driving = read_clip(ASSETS / "driving.mp4")
+    driving = read_video(ASSETS / "driving.mp4")
     scene = Scene(
-        references=read_clip(ASSETS / "reference.png").frames,
-        reference_masks=read_clip(ASSETS / "reference_mask.png").frames,
+        references=read_video(ASSETS / "reference.png").frames,
+        reference_masks=read_video(ASSETS / "reference_mask.png").frames,
         driving=driving.frames,
-        driving_mask=read_clip(ASSETS / "driving_mask.mp4").frames,
+        driving_mask=read_video(ASSETS / "driving_mask.mp4").frames,
     )
     settings = SamplingSettings() if chosen.model else SMALL_SETTINGS
     models = Models.of(ModelStore(Snapshot.open(chosen.model or SMALL_MODEL), "auto"))
     frames = generate(models, Prompts(PROMPT), scene, settings, None, TerminalListener())
-    write_clip(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.fps)
+    write_video(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.fps)
     rows = [("reference", scene.references), ("driving video", scene.driving), ("result", frames)]
-    write_clip(chosen.output / "demo.png", contact_sheet(rows)[None] / 255.0, SCAIL2.fps)
+    write_video(chosen.output / "demo.png", contact_sheet(rows)[None] / 255.0, SCAIL2.fps)
     if not chosen.model:
         sys.stdout.write(
             "The small model knows nothing but puppets of 96x96 pixels; real weights are one option away: --model.\n"

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..interface.errors import NumericsError
 from ..runtime.device import require_mlx
-from ..spec.errors import NumericsError
 
 if TYPE_CHECKING:
     from ..diagnostics.checks import Check

@@ -7,15 +7,15 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-from ..media.read import read_clip
-from ..media.write import check_output, write_clip
+from ..interface.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
+from ..interface.errors import RequestError
+from ..interface.presets import NO_PRESET, PRESETS, Preset, find_preset
+from ..interface.requests import STEP_CACHES, Economy, LoraRequest, SamplingSettings, Scene
+from ..interface.variants import GRIDS, MODES, POSE_ROPES, RESIDENCIES, SCAIL2, SOLVERS
+from ..media.read import read_video
+from ..media.write import check_output, write_video
 from ..runtime.device import PRECISIONS, require_mlx
-from ..spec.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
-from ..spec.errors import RequestError
-from ..spec.presets import NO_PRESET, PRESETS, Preset, find_preset
-from ..spec.requests import STEP_CACHES, Economy, LoraRequest, SamplingSettings, Scene
-from ..spec.variants import GRIDS, MODES, POSE_ROPES, RESIDENCIES, SCAIL2, SOLVERS
-from ..weights.snapshot import Snapshot
+from ..weights.checkpoints.snapshot import Snapshot
 from .listener import TerminalListener
 
 CACHE = Path("~/.cache/scail2-mlx/conditioning")
@@ -141,13 +141,13 @@ def run(chosen: argparse.Namespace) -> None:
     listener = TerminalListener()
     if preset.needs and not loras:
         listener.warn(f"No --lora was given. {preset.needs}")
-    driving = read_clip(chosen.driving)
+    driving = read_video(chosen.driving)
     fps = (driving.fps or SCAIL2.fps) if chosen.fps is None else chosen.fps
     scene = Scene(
-        references=read_clip(chosen.reference).frames,
+        references=read_video(chosen.reference).frames,
         driving=driving.frames,
-        reference_masks=read_clip(chosen.reference_mask).frames if chosen.reference_mask else None,
-        driving_mask=read_clip(chosen.driving_mask).frames if chosen.driving_mask else None,
+        reference_masks=read_video(chosen.reference_mask).frames if chosen.reference_mask else None,
+        driving_mask=read_video(chosen.driving_mask).frames if chosen.driving_mask else None,
         mode=chosen.mode,
         width=chosen.width,
         height=chosen.height,
@@ -170,10 +170,10 @@ def run(chosen: argparse.Namespace) -> None:
     models, prompts = Models.of(store, loras), Prompts(chosen.prompt, chosen.negative)
     tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
     if not chosen.report:
-        write_clip(chosen.output, generate(models, prompts, scene, settings, tiling, listener, chosen.resume), fps)
+        write_video(chosen.output, generate(models, prompts, scene, settings, tiling, listener, chosen.resume), fps)
         return
     frames, report = generate_reported(models, prompts, scene, settings, tiling, Recording(listener), chosen.resume)
-    write_clip(chosen.output, frames, fps)
+    write_video(chosen.output, frames, fps)
     listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
 
 

@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from ..weights.quantised import find_quantised
-from ..weights.snapshot import COMPONENTS, Snapshot, identify_file
-from ..weights.sources import text_metadata
+from ..weights.checkpoints.snapshot import COMPONENTS, Snapshot, identify_file
+from ..weights.formats.quantised import find_quantised
+from ..weights.formats.sources import text_metadata
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from ..spec.events import LogListener, Progress
+from ..interface.events import LogListener, Progress
 
 
 class TerminalListener(LogListener):

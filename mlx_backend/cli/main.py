@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ..interface.errors import BackendError, Cancelled, DependencyError, NumericsError
+from ..interface.events import LOGGER
 from ..runtime.awake import kept_awake
-from ..spec.errors import BackendError, Cancelled, DependencyError, NumericsError
-from ..spec.events import LOGGER
 from . import bench, convert, demo, doctor, generate, inspect, plan
 
 BAD_INPUT, FAILED, STOPPED = 2, 1, 130

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..spec.encoder_flops import clip_flops, text_flops
-from ..spec.errors import RequestError
-from ..spec.geometry import LatentSize, check_size
-from ..spec.ledger import Op, Tokens, dit_pass, sums, total_flops
-from ..spec.machine import CHIPS, DISK_BYTES_PER_S, GIB, Chip, memory_budget, usual_working_set
-from ..spec.planner import METAL, PHASES, Job, ModelSizes, RunPlan, check_fits, choose
-from ..spec.storage import Storage, dit_bytes, dit_rest_bytes
-from ..spec.vae_units import decode_flops, encode_flops
-from ..spec.variants import RESIDENCIES, SCAIL2
+from ..interface.encoder_flops import clip_flops, text_flops
+from ..interface.errors import RequestError
+from ..interface.geometry import LatentSize, check_size
+from ..interface.ledger import Op, Tokens, dit_pass, sums, total_flops
+from ..interface.machine import CHIPS, DISK_BYTES_PER_S, GIB, Chip, memory_budget, usual_working_set
+from ..interface.planner import METAL, PHASES, Job, ModelSizes, RunPlan, check_fits, choose
+from ..interface.storage import Storage, dit_bytes, dit_rest_bytes
+from ..interface.vae_units import decode_flops, encode_flops
+from ..interface.variants import RESIDENCIES, SCAIL2
 
 MACHINES = (16, 24, 32, 64, 128)  # GB of unified memory
 BITS = (4, 5, 6, 8)
@@ -104,12 +104,12 @@ def _model(chosen: argparse.Namespace) -> ModelSizes:
 def _read(folder: Path) -> ModelSizes:
     """Return the sizes of a snapshot, from its headers. Raises WeightsError, and DependencyError without MLX."""
     from ..runtime.device import require_mlx
-    from ..weights.snapshot import Snapshot
+    from ..weights.checkpoints.snapshot import Snapshot
 
     snapshot = Snapshot.open(folder)
     require_mlx()
     from ..pipelines.planning import model_sizes
-    from ..weights.components import part_sizes
+    from ..weights.checkpoints.components import part_sizes
 
     dit, vae, text, clip = (part_sizes(snapshot, name, "auto") for name in ("dit", "vae", "t5_encoder", "clip"))
     return model_sizes(dit=dit, vae=vae, text=text, clip=clip)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..interface.errors import RequestError
+from ..interface.events import Listener
+from ..interface.geometry import oriented_size
+from ..interface.requests import Scene
 from ..media.resize import MASK, PHOTO, fit
-from ..spec.errors import RequestError
-from ..spec.events import Listener
-from ..spec.geometry import oriented_size
-from ..spec.requests import Scene
 from .checks import check_mask, check_shape, checked_pixels
 from .masks import PERSON_THRESHOLD, driving_background, painted, reference_background
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
+from ..interface.geometry import latent_frames
+from ..interface.segments import Segment
+from ..interface.tiling import Tiling
 from ..media.resize import halved
 from ..models.scail2 import HISTORY_CHANNELS, Reference, Streams
 from ..models.vae21 import WanVAE21, ignored
-from ..spec.geometry import latent_frames
-from ..spec.segments import Segment
-from ..spec.tiling import Tiling
 from .masks import packed
 from .scene import PreparedScene
 

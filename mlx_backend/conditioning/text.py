@@ -11,9 +11,9 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..interface.events import Listener
+from ..interface.variants import END_TOKEN, MAX_TEXT_TOKENS
 from ..models.umt5 import UMT5Encoder
-from ..spec.events import Listener
-from ..spec.variants import END_TOKEN, MAX_TEXT_TOKENS
 
 
 def clean(prompt: str) -> str:

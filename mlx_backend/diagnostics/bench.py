@@ -14,17 +14,17 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from ..interface.geometry import LatentSize
+from ..interface.ledger import IMAGE_TOKENS, Op, Tokens, dit_pass, total_flops
+from ..interface.sizes import Scail2Config
 from ..models.linear import Linear
-from ..models.scail2 import Reference, Scail2DiT, Streams
+from ..models.scail2 import Reference, Scail2Model, Streams
 from ..runtime.machine import this_machine
 from ..runtime.memory import bounded_cache
 from ..runtime.probe import Clock
-from ..spec.geometry import LatentSize
-from ..spec.ledger import IMAGE_TOKENS, Op, Tokens, dit_pass, total_flops
-from ..spec.sizes import DiTConfig
-from ..weights.components import load_component
-from ..weights.detect import dit_settings
-from ..weights.snapshot import Snapshot
+from ..weights.checkpoints.components import load_component
+from ..weights.checkpoints.detect import dit_settings
+from ..weights.checkpoints.snapshot import Snapshot
 from .primitives import Primitive, drawn, primitives
 from .report import Row
 
@@ -39,7 +39,7 @@ PRIMITIVES_BAR, PACKED_BAR, STREAMED_BAR = 1.10, 1.25, 1.10
 class Case:
     """A model of two layers and a latent of `frames` x 32 x 48: 384 tokens of the reference, 480 a frame."""
 
-    config: DiTConfig
+    config: Scail2Config
     frames: int
 
     @property
@@ -72,8 +72,8 @@ class Plan:
         return Plan(tuple(kept), rounds or self.rounds)
 
 
-def _config(dim: int, ffn_dim: int) -> DiTConfig:
-    return DiTConfig(
+def _config(dim: int, ffn_dim: int) -> Scail2Config:
+    return Scail2Config(
         dim=dim,
         ffn_dim=ffn_dim,
         freq_dim=256,
@@ -189,7 +189,7 @@ def _passes(case: Case, dtype: str, folder: Path, check_cancelled: Callable[[], 
         yield Pass(f"{bits}-bit", dtype, PACKED_BAR, _forward(case, model))
 
 
-def _forward(case: Case, model: Scail2DiT) -> Callable[[], None]:
+def _forward(case: Case, model: Scail2Model) -> Callable[[], None]:
     """Return one pass, with everything that no step changes prepared."""
     shape = case.size.shape
     latent = drawn(shape, mx.float32)
@@ -230,14 +230,14 @@ def _seconds(work: Callable[[], None], clock: Clock) -> float:
     return clock() - start
 
 
-def _snapshot(path: Path, config: DiTConfig) -> Snapshot:
+def _snapshot(path: Path, config: Scail2Config) -> Snapshot:
     return Snapshot({"dit": path}, path, dit_settings(config))
 
 
-def _write(path: Path, config: DiTConfig, dtype: mx.Dtype) -> None:
+def _write(path: Path, config: Scail2Config, dtype: mx.Dtype) -> None:
     """Write a random model whose products about keep the size of their input."""
     tensors = {}
-    for name, zeros in tree_flatten(Scail2DiT(config).parameters()):
+    for name, zeros in tree_flatten(Scail2Model(config).parameters()):
         is_matrix = name.endswith(".weight") and len(zeros.shape) > 1
         inputs = zeros.size // len(zeros)
         gain = name.endswith(".weight") and not is_matrix
@@ -247,7 +247,7 @@ def _write(path: Path, config: DiTConfig, dtype: mx.Dtype) -> None:
     mx.save_safetensors(str(path), tensors)
 
 
-def _pack(path: Path, model: Scail2DiT, bits: int) -> None:
+def _pack(path: Path, model: Scail2Model, bits: int) -> None:
     """Write a dense model with the Linears of its blocks packed."""
     linears = {name for name, module in model.named_modules() if isinstance(module, Linear) and "blocks." in name}
     tensors = {}

@@ -9,14 +9,14 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..interface.geometry import LatentSize
+from ..interface.ledger import Tokens, dit_pass, total_flops
+from ..interface.machine import memory_budget
+from ..interface.memory import Backend
+from ..interface.planner import Job, ModelSizes, choose
+from ..interface.sizes import SCAIL2_DIT
+from ..interface.storage import Storage, dit_block_bytes
 from ..runtime.probe import Probe, duration, probe
-from ..spec.geometry import LatentSize
-from ..spec.ledger import Tokens, dit_pass, total_flops
-from ..spec.machine import memory_budget
-from ..spec.memory import Backend
-from ..spec.planner import Job, ModelSizes, choose
-from ..spec.sizes import SCAIL2_DIT
-from ..spec.storage import Storage, dit_block_bytes
 from .checks import Check
 from .numerics import Operations, Scale, numeric_checks, scale_for
 from .system import Streaming, disk_check, read_speed, system_checks

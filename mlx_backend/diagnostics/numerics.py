@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from ..interface.chunks import chunk_bounds
 from ..models.attention import KeysValues
 from ..models.linear import PackedLinear, affine
 from ..runtime.machine import Machine
-from ..spec.chunks import chunk_bounds
 from .checks import Check, Verdict
 from .references import (
     GROUP_SIZE,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from ..interface.ledger import Op
+from ..interface.sizes import Scail2Config
 from ..models.activations import GELUTanh
 from ..models.attention import KeysValues, Rotation
-from ..spec.ledger import Op
-from ..spec.sizes import DiTConfig
 
 COUNTED = ("product", "attention", "norm", "rotation")
 GELU = "ffn.1"
@@ -32,7 +32,7 @@ class Primitive:
     is_gemm: bool
 
 
-def primitives(ops: Sequence[Op], config: DiTConfig) -> list[Primitive]:
+def primitives(ops: Sequence[Op], config: Scail2Config) -> list[Primitive]:
     """Return each different operation once, ready to run on arrays of its own."""
     alike = Counter(replace(op, name=_role(op), layer=0 if op.layer is not None else None, part="") for op in ops)
     return [
@@ -60,7 +60,7 @@ def _role(op: Op) -> str:
     return GELU if op.name.endswith(GELU) else ""
 
 
-def _work(op: Op, config: DiTConfig) -> Callable[[], None]:
+def _work(op: Op, config: Scail2Config) -> Callable[[], None]:
     rows, width = op.shape
     edges = [round(i * rows / op.dispatches) for i in range(op.dispatches + 1)]
     chunks = [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]

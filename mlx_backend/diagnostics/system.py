@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..interface.errors import RequestError
 from ..runtime.device import MINIMUM_MLX, TF32
 from ..runtime.machine import Machine
 from ..runtime.probe import TENSOR_GENERATION, TENSOR_MACOS, Probe, duration
-from ..spec.errors import RequestError
 from .checks import Check
 
 WIRED_MACOS = (15,)  # before it MLX cannot wire memory

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..spec.errors import MediaError
-from .clip import to_uint8
+from ..interface.errors import MediaError
+from .video import to_uint8
 
 MARGIN = 12
 GAP = 6

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..spec.errors import MediaError
-from .clip import Clip
+from ..interface.errors import MediaError
+from .video import Video
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,7 +27,7 @@ ARRAY_FLOATS = (np.float16, np.float32, np.float64)
 BAD_PICTURE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
-def read_clip(path: Path, start: int = 0, limit: int | None = None) -> Clip:
+def read_video(path: Path, start: int = 0, limit: int | None = None) -> Video:
     """Reads frames [start, start + limit) of what lies at `path`; all from `start` on when `limit` is None.
 
     Returns float32 frames [F, H, W, 3]; pictures and videos in 0..1 and turned upright (EXIF, display
@@ -49,7 +49,7 @@ def read_clip(path: Path, start: int = 0, limit: int | None = None) -> Clip:
         return _read_folder(path, start, limit)
     suffix = path.suffix.lower()
     if suffix in PICTURE_SUFFIXES:
-        return Clip(_stack(list(_picture_frames(path, start, limit))), None)
+        return Video(_stack(list(_picture_frames(path, start, limit))), None)
     if suffix in VIDEO_SUFFIXES:
         return _read_video(path, start, limit)
     if suffix == ARRAY_SUFFIX:
@@ -132,7 +132,7 @@ def _natural_key(path: Path) -> tuple[list[int | str], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
 
 
-def _read_folder(folder: Path, start: int, limit: int | None) -> Clip:
+def _read_folder(folder: Path, start: int, limit: int | None) -> Video:
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -156,14 +156,14 @@ def _read_folder(folder: Path, start: int, limit: int | None) -> Clip:
                 f"The pictures in {folder} differ in size: {paths[window.start].name} is {_size(frames[0])} "
                 f"and {paths[index].name} is {_size(frame)}; all pictures of a clip must have the same size."
             )
-    return Clip(_stack(frames), None)
+    return Video(_stack(frames), None)
 
 
 def _size(frame: np.ndarray) -> str:
     return f"{frame.shape[1]}x{frame.shape[0]}"
 
 
-def _read_array(path: Path, start: int, limit: int | None) -> Clip:
+def _read_array(path: Path, start: int, limit: int | None) -> Video:
     allowed = "uint8 in 0..255 or float16, float32 or float64 in 0..1, of shape [F, H, W, 3] or [H, W, 3]"
     try:
         # Mapped, so that only the frames asked for are read from the disk.
@@ -183,10 +183,10 @@ def _read_array(path: Path, start: int, limit: int | None) -> Clip:
         raise MediaError(f"{path} holds {dtype} of shape {list(array.shape)}; allowed is {allowed}.")
     frames = array if array.ndim == 4 else array[None]
     window = _window(path, len(frames), start, limit)
-    return Clip(_stack(list(frames[window.start : window.stop])), None)
+    return Video(_stack(list(frames[window.start : window.stop])), None)
 
 
-def _read_video(path: Path, start: int, limit: int | None) -> Clip:
+def _read_video(path: Path, start: int, limit: int | None) -> Video:
     av = require_av(path, "Reading")
     frames: list[np.ndarray] = []
     seen = 0
@@ -215,7 +215,7 @@ def _read_video(path: Path, start: int, limit: int | None) -> Clip:
     if not seen:
         raise MediaError(f"The video {path} holds no frame that can be decoded; export it anew.")
     _window(path, seen, start, limit)
-    return Clip(_stack(frames), float(rate) if rate else None)
+    return Video(_stack(frames), float(rate) if rate else None)
 
 
 def _video_stream(path: Path, container: "InputContainer") -> "VideoStream":

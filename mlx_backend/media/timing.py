@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..spec.errors import RequestError
-from ..spec.events import Listener
+from ..interface.errors import RequestError
+from ..interface.events import Listener
 
 DENOMINATOR = 1001  # the largest in use: NTSC's 29.97 is 30000/1001
 SLACK = 0.25  # seconds by which sound and pictures of one file may differ: sound is packed in blocks

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..spec.errors import MediaError
-from .clip import to_uint8
+from ..interface.errors import MediaError
 from .read import reason_of, require_av
+from .video import to_uint8
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -38,7 +38,7 @@ NTSC_BASES = (24, 30, 48, 60, 120)
 
 
 def check_output(path: Path, count: int = 1, fps: float = 16.0) -> None:
-    """Raises MediaError if `write_clip` could not write `count` frames at `path`, so that no work is spent in vain.
+    """Raises MediaError if `write_video` could not write `count` frames at `path`, so that no work is spent in vain.
 
     Checks the extension, the folder it lies in, what stands there already, and the encoder and rate for videos.
     """
@@ -75,7 +75,7 @@ def check_output(path: Path, count: int = 1, fps: float = 16.0) -> None:
         )
 
 
-def write_clip(path: Path, frames: np.ndarray, fps: float) -> None:
+def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
     """Writes floats [F, H, W, 3] in 0..1 at `path`, in the format that its extension names.
 
     .mp4, .mov and .mkv: H.264, yuv420p, BT.709, `fps` frames per second, even height and width.

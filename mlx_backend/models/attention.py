@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx import nn
 
-from ..spec.sizes import DiTConfig
+from ..interface.sizes import WanConfig
 from .linear import Linear
 from .norms import RMSNorm
 
@@ -71,7 +71,7 @@ class KeysValues:
 class SelfAttention(nn.Module):
     """Queries and keys normalised over the full width, rotated; one softmax over all tokens."""
 
-    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None):
+    def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None):
         super().__init__()
         dim = config.dim
         self.q = Linear(dim, dim, compute_dtype=compute_dtype)
@@ -108,7 +108,7 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Two separate softmax attentions, to the text and to the CLIP tokens of the reference, summed before `o`."""
 
-    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None):
+    def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None):
         super().__init__()
         dim = config.dim
         self.q = Linear(dim, dim, compute_dtype=compute_dtype)

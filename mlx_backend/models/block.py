@@ -7,7 +7,7 @@ from collections.abc import Callable
 import mlx.core as mx
 from mlx import nn
 
-from ..spec.sizes import DiTConfig
+from ..interface.sizes import WanConfig
 from .activations import GELUTanh
 from .attention import Context, CrossAttention, Rotation, SelfAttention
 from .linear import Linear
@@ -24,7 +24,7 @@ class Block(nn.Module):
     evaluated before the next begins, so that working memory is one chunk's and one GPU dispatch stays short.
     """
 
-    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None):
+    def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None):
         super().__init__()
         dim = config.dim
         self.norm1 = LayerNorm(dim, config.eps, affine=False)
@@ -91,7 +91,7 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Modulated norm and projection to patches, float32."""
 
-    def __init__(self, config: DiTConfig, patch_values: int):
+    def __init__(self, config: WanConfig, patch_values: int):
         super().__init__()
         self.norm = LayerNorm(config.dim, config.eps, affine=False)
         self.head = Linear(config.dim, patch_values, compute_dtype=mx.float32)

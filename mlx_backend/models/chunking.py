@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ..spec import chunks
+from ..interface import chunks
 
 
 def chunk_bounds(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from ..spec.sizes import ClipConfig
+from ..interface.sizes import ClipConfig
 from .activations import GELU
 from .linear import Linear, affine
 from .norms import LayerNorm

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from ..spec.chunks import CPU_PATCH_BYTES
+from ..interface.chunks import CPU_PATCH_BYTES
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros (above, below), (left, right)
 NO_PADDING: Padding = ((0, 0), (0, 0))

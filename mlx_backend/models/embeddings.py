@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ..spec.sizes import PATCH, DiTConfig
+from ..interface.sizes import PATCH, WanConfig
 from .activations import GELU
 from .linear import Linear, Product, affine
 from .norms import LayerNorm
@@ -37,7 +37,7 @@ class PatchEmbedding(Product):
 class ImageEmbedding(nn.Module):
     """CLIP tokens [tokens, clip_dim] to the model's width; its norms have eps 1e-5 and its GELU is the exact one."""
 
-    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None):
+    def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None):
         super().__init__()
         self.proj = [
             LayerNorm(config.clip_dim, 1e-5),

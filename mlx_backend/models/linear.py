@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from .side_branch import Dora, Projection, SideBranch, with_branches
+from .adapters import Adapter, Dora, Projection, with_adapters
 
 
 class Product(nn.Module):
@@ -34,7 +34,7 @@ class AdaptableLinear(Product):
 
     def __init__(self, compute_dtype: mx.Dtype | None):
         super().__init__(compute_dtype)
-        self._branches: tuple[SideBranch | Dora, ...] = ()
+        self._adapters: tuple[Adapter | Dora, ...] = ()
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.prepared()(x)
@@ -42,11 +42,11 @@ class AdaptableLinear(Product):
     def prepared(self) -> Projection:
         """Return the projection with its weight ready to multiply, for a caller that feeds it chunk after chunk."""
         weight, bias = self.dense(), self.get("bias")
-        return with_branches(affine(weight, bias), self._branches, bias, weight.dtype)
+        return with_adapters(affine(weight, bias), self._adapters, bias, weight.dtype)
 
-    def set_branches(self, branches: tuple[SideBranch | Dora, ...]) -> None:
+    def set_adapters(self, branches: tuple[Adapter | Dora, ...]) -> None:
         """Let `branches`, and nothing else, run beside the product from now on."""
-        self._branches = branches
+        self._adapters = branches
 
     def dense(self) -> mx.array:
         """Return the weight [out, in], unpacked, in the dtype of the product."""
@@ -107,7 +107,7 @@ class PackedLinear(AdaptableLinear):
             out = mx.quantized_matmul(x.astype(dtype), self.weight, *factors, **how)
             return out if bias is None else out + bias.astype(dtype)
 
-        return with_branches(product, self._branches, bias, dtype)(x)
+        return with_adapters(product, self._adapters, bias, dtype)(x)
 
     @property
     def packing(self) -> tuple[int, int]:

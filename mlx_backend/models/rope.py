@@ -14,7 +14,7 @@ THETA = 10000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TokenGrid:
     """A block of tokens: patches along (t, h, w) and the position of its first patch on each axis."""
 
     frames: int
@@ -29,12 +29,12 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def rotations(grid: Grid, head_dim: int) -> np.ndarray:
+def rotations(grid: TokenGrid, head_dim: int) -> np.ndarray:
     """Return complex rotations [t, h, w, head_dim/2] of a grid, float64: unit circle, t lanes first, then h, w."""
     return _turned(_positions(grid), head_dim)
 
 
-def pooled_rotations(grid: Grid, head_dim: int) -> np.ndarray:
+def pooled_rotations(grid: TokenGrid, head_dim: int) -> np.ndarray:
     """Return the rotations of a half-resolution grid: the 2x2 mean over (h, w) of the full-resolution ones.
 
     `grid` is the full-resolution grid; the result is [t, h/2, w/2, head_dim/2]. Its magnitude is below 1 on the fast
@@ -45,7 +45,7 @@ def pooled_rotations(grid: Grid, head_dim: int) -> np.ndarray:
     return full.reshape(t, h // 2, 2, w // 2, 2, lanes).mean(axis=(2, 4))
 
 
-def midpoint_rotations(grid: Grid, head_dim: int) -> np.ndarray:
+def midpoint_rotations(grid: TokenGrid, head_dim: int) -> np.ndarray:
     """Return the rotations of a half-resolution grid as ComfyUI has them: by the middle of each 2x2 patches.
 
     `grid` is the full-resolution grid; the result is [t, h/2, w/2, head_dim/2], of magnitude 1. The angles are those of
@@ -61,7 +61,7 @@ def rows(*blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return joined.real.astype(np.float32), joined.imag.astype(np.float32)
 
 
-def _positions(grid: Grid) -> tuple[np.ndarray, ...]:
+def _positions(grid: TokenGrid) -> tuple[np.ndarray, ...]:
     sizes = (grid.frames, grid.height, grid.width)
     return tuple(start + np.arange(size, dtype=np.float64) for size, start in zip(sizes, grid.start, strict=True))
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..spec.sizes import PATCH, DiTConfig
-from ..spec.variants import POSE_ROPES
+from ..interface.sizes import PATCH, Scail2Config
+from ..interface.variants import POSE_ROPES
 from .attention import Context
-from .dit import WanDiT
 from .embeddings import PatchEmbedding
-from .rope import Grid, midpoint_rotations, pooled_rotations, rotations, rows
+from .rope import TokenGrid, midpoint_rotations, pooled_rotations, rotations, rows
+from .wan import WanModel
 
 SHIFT = 120  # distance in patches that keeps the driving video (in W) and a replaced reference (in H) apart
 HISTORY_CHANNELS = 4
@@ -59,10 +59,10 @@ class Segment:
     cos_sin: tuple[mx.array, mx.array]  # [L, 1, head_dim/2]
 
 
-class Scail2DiT(WanDiT):
+class Scail2Model(WanModel):
     """Inherits, rather than holds, the Wan trunk: so the parameters keep their official names at the root."""
 
-    def __init__(self, config: DiTConfig, compute_dtype: mx.Dtype | None = None):
+    def __init__(self, config: Scail2Config, compute_dtype: mx.Dtype | None = None):
         super().__init__(config, compute_dtype)
         self.patch_embedding_pose = PatchEmbedding(config.pose_dim, config.dim, compute_dtype)
         self.patch_embedding_mask = PatchEmbedding(config.mask_dim, config.dim, compute_dtype)
@@ -161,9 +161,9 @@ def positions(
     patch_height, patch_width = height // PATCH, width // PATCH
     reference_h = SHIFT if replacement else 0
     video_t = max(references - 1, 0) if replacement else references
-    known = Grid(references, patch_height, patch_width, (0, reference_h, 0))
-    video = Grid(frames, patch_height, patch_width, (video_t, 0, 0))
-    moved = Grid(driving, patch_height, patch_width, (video_t, 0, SHIFT))
+    known = TokenGrid(references, patch_height, patch_width, (0, reference_h, 0))
+    video = TokenGrid(frames, patch_height, patch_width, (video_t, 0, 0))
+    moved = TokenGrid(driving, patch_height, patch_width, (video_t, 0, SHIFT))
     half = midpoint_rotations if pose_rope == "midpoint" else pooled_rotations
     tables = rows(rotations(known, head_dim), rotations(video, head_dim), half(moved, head_dim))
     return mx.array(tables[0]), mx.array(tables[1])

@@ -12,11 +12,11 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from ..spec.sizes import UMT5Config
+from ..interface.sizes import UMT5Config
 from .activations import GELUTanh
 from .linear import Linear
 from .norms import RMSNorm
-from .supply import BlockNetwork
+from .offload import BlockNetwork
 
 
 class Embedding(nn.Module):

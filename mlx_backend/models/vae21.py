@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 from mlx import nn
 
-from ..spec.sizes import VAEConfig
-from ..spec.tiling import Tiling
+from ..interface.sizes import VAEConfig
+from ..interface.tiling import Tiling
 from .activations import SiLU
 from .vae_layers import (
     AttentionBlock,

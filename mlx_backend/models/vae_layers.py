@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 from mlx import nn
 
-from ..spec.chunks import ATTENTION_SCORE_BYTES
+from ..interface.chunks import ATTENTION_SCORE_BYTES
 from .activations import SiLU
 from .conv import Padding, convolve, convolve_doubled
 

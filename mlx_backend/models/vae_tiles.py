@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..spec.geometry import SPATIAL_STRIDE
-from ..spec.tiling import Tiling
+from ..interface.geometry import SPATIAL_STRIDE
+from ..interface.tiling import Tiling
 from .vae_layers import Cut, Step, Stream, flow
 
 Needs = Callable[[int, int], tuple[int, int]]  # output rows start:stop -> the input rows that they depend on

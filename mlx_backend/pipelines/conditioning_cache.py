@@ -14,9 +14,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from ..interface.events import LOGGER
 from ..runtime.device import compute_dtype
-from ..spec.events import LOGGER
-from ..weights.identity import file_identity
+from ..weights.checkpoints.identity import file_identity
 from .kept_files import keep_file, prune
 from .store import Handle
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 import numpy as np
 
+from ..interface.continuation import Continuation
+from ..interface.events import Listener
+from ..interface.geometry import LatentSize, latent_frames
+from ..interface.segments import SegmentPlan
+from ..interface.tiling import Tiling
 from ..media.colour import Colours, ColourSum, match_colours
 from ..models.vae21 import WanVAE21
 from ..sampling.loop import Clamp
-from ..spec.continuation import Continuation
-from ..spec.events import Listener
-from ..spec.geometry import LatentSize, latent_frames
-from ..spec.segments import SegmentPlan
-from ..spec.tiling import Tiling
 from .decode import last_frames
 from .reports import ShareReport
 

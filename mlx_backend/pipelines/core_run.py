@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 import numpy as np
 
-from ..conditioning.core_streams import CoreCondition, CoreStreams, applying, check_size
+from ..conditioning.comfy_streams import ComfyCondition, ComfyStreams, applying, check_size
+from ..interface.errors import RequestError
+from ..interface.events import Listener
+from ..interface.geometry import LATENT_CHANNELS, LatentSize
+from ..interface.ledger import Tokens
+from ..interface.requests import SamplingSettings
 from ..models.attention import Context
 from ..models.scail2 import Segment
 from ..models.vae21 import normalised
@@ -17,17 +22,12 @@ from ..sampling.guidance import Velocity
 from ..sampling.loop import Clamp
 from ..sampling.noise import TorchNoise
 from ..sampling.solvers import make_solver
-from ..spec.errors import RequestError
-from ..spec.events import Listener
-from ..spec.geometry import LATENT_CHANNELS, LatentSize
-from ..spec.ledger import Tokens
-from ..spec.requests import SamplingSettings
 from .denoising import Branches, Denoising, check_widths, dit_in_place
 from .latents import raw
 from .planning import budget_of, forecast_passes, plan_denoising
 from .store import Handle, enter
 
-Schedule = dict[float, CoreCondition]  # which condition applies at each timestep
+Schedule = dict[float, ComfyCondition]  # which condition applies at each timestep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,8 +38,8 @@ class CoreClip:
     `draw`: which draw of the seed's noise it starts from, from 0.
     """
 
-    positive: Sequence[CoreCondition]
-    negative: Sequence[CoreCondition]
+    positive: Sequence[ComfyCondition]
+    negative: Sequence[ComfyCondition]
     latent: np.ndarray
     noise_mask: np.ndarray | None = None
     draw: int = 0
@@ -106,9 +106,9 @@ def sample_core(dit: Handle, clips: Sequence[CoreClip], settings: SamplingSettin
 
 
 def _schedules(clip: CoreClip, settings: SamplingSettings) -> dict[str, Schedule]:
-    grid = make_solver(settings.solver, settings.steps, settings.shift, settings.grid).grid
+    grid = make_solver(settings.solver, settings.steps, settings.shift, settings.grid).schedule
 
-    def schedule(name: str, conditions: Sequence[CoreCondition]) -> Schedule:
+    def schedule(name: str, conditions: Sequence[ComfyCondition]) -> Schedule:
         chosen = applying(name, conditions, grid.sigmas[:-1], settings.shift)
         return {t: conditions[i] for t, i in zip(grid.timesteps, chosen, strict=True)}
 
@@ -142,7 +142,7 @@ class _Embedded:
     denoising: Denoising
     known: np.ndarray | None
     size: LatentSize
-    _segments: list[tuple[CoreStreams, Segment]] = field(default_factory=list)
+    _segments: list[tuple[ComfyStreams, Segment]] = field(default_factory=list)
 
     def velocity(self, schedule: Schedule) -> Velocity:
         """Return the model under the condition that applies at each timestep."""
@@ -155,7 +155,7 @@ class _Embedded:
 
         return run
 
-    def _segment(self, streams: CoreStreams) -> Segment:
+    def _segment(self, streams: ComfyStreams) -> Segment:
         for known, made in self._segments:
             if streams.equals(known):
                 return made
@@ -164,12 +164,12 @@ class _Embedded:
         self._segments.append((streams, made))
         return made
 
-    def _context(self, condition: CoreCondition) -> Context:
+    def _context(self, condition: ComfyCondition) -> Context:
         clip = None if condition.clip is None else mx.array(condition.clip)
         return self.denoising.model.embed_context(mx.array(condition.text), clip)
 
 
-def _tell_missing(conditions: Sequence[CoreCondition], listener: Listener) -> None:
+def _tell_missing(conditions: Sequence[ComfyCondition], listener: Listener) -> None:
     missing = [set(c.streams.missing) | ({"clip_vision_output"} if c.clip is None else set()) for c in conditions]
     never = sorted(set.intersection(*missing))
     if never:

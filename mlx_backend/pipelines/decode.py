@@ -7,12 +7,12 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
+from ..interface.events import Listener
+from ..interface.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
+from ..interface.tiling import Tiling
 from ..media.colour import colours_of, match_colours
 from ..models.vae21 import WanVAE21, ignored
 from ..runtime.memory import bounded_cache
-from ..spec.events import Listener
-from ..spec.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
-from ..spec.tiling import Tiling
 from .latents import SegmentLatents
 from .planning import decode_tiling
 from .reports import ShareReport

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
-from ..models.scail2 import Scail2DiT
+from ..interface.errors import NumericsError, RequestError
+from ..interface.events import Listener
+from ..interface.planner import RunPlan
+from ..interface.requests import SamplingSettings
+from ..interface.sizes import Scail2Config
+from ..models.scail2 import Scail2Model
 from ..runtime.memory import wired
 from ..sampling.economy import Passes, segment_velocity
 from ..sampling.guidance import Velocity
 from ..sampling.loop import Clamp, denoise
 from ..sampling.solvers import make_solver
-from ..spec.errors import NumericsError, RequestError
-from ..spec.events import Listener
-from ..spec.planner import RunPlan
-from ..spec.requests import SamplingSettings
-from ..spec.sizes import DiTConfig
 from .reports import StepReport
 from .store import Handle, get_dit
 
@@ -32,7 +32,7 @@ class Branches:
 
 
 @contextmanager
-def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[Scail2DiT]:
+def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[Scail2Model]:
     """Load the DiT as planned, and keep its weights from being paged out while the block runs."""
     model = get_dit(dit, listener, how.residency)
     model.limit_dispatches(how.backend.dispatch_flops)
@@ -44,7 +44,7 @@ def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[Scai
 class Denoising:
     """Denoises the `segments` segments of one run; `passes` counts over all of them."""
 
-    model: Scail2DiT
+    model: Scail2Model
     settings: SamplingSettings
     segments: int
     listener: Listener
@@ -92,7 +92,7 @@ class Denoising:
             return attempt()
 
 
-def check_widths(config: DiTConfig, text: int, clip: int | None) -> None:
+def check_widths(config: Scail2Config, text: int, clip: int | None) -> None:
     """Raise RequestError unless text features, and CLIP tokens if there are any, are as wide as the model takes."""
     for name, found, wanted in (("text features", text, config.text_dim), ("CLIP tokens", clip, config.clip_dim)):
         if found is not None and found != wanted:

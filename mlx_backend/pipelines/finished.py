@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..conditioning.streams import window
+from ..interface.events import LOGGER
+from ..interface.geometry import LatentSize
+from ..interface.requests import SamplingSettings
 from ..runtime.device import compute_dtype
-from ..spec.events import LOGGER
-from ..spec.geometry import LatentSize
-from ..spec.requests import SamplingSettings
-from ..weights.identity import file_identity
+from ..weights.checkpoints.identity import file_identity
 from .kept_files import keep_file, prune
 from .prepared import PreparedRun
 from .store import Handle

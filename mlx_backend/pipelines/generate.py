@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..spec.events import Listener
-from ..spec.requests import SamplingSettings, Scene
+from ..interface.events import Listener
+from ..interface.requests import SamplingSettings, Scene
 from .decode import Tiling, decode_latents
 from .latents import SegmentLatents
 from .limits import held_to_limits

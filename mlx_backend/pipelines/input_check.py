@@ -11,14 +11,14 @@ import numpy as np
 
 from ..conditioning.input_sheet import input_sheet, raw_sheet
 from ..conditioning.inspection import Finding, FindingListener, inspect_people
+from ..interface.errors import DependencyError, RequestError, WeightsError
+from ..interface.events import Listener
+from ..interface.geometry import LatentSize
+from ..interface.ledger import Tokens
+from ..interface.limits import Limits
+from ..interface.requests import SamplingSettings, Scene
+from ..interface.variants import SCAIL2
 from ..runtime.device import require_mlx
-from ..spec.errors import DependencyError, RequestError, WeightsError
-from ..spec.events import Listener
-from ..spec.geometry import LatentSize
-from ..spec.ledger import Tokens
-from ..spec.limits import Limits
-from ..spec.requests import SamplingSettings, Scene
-from ..spec.variants import SCAIL2
 from .prepared import PreparedRun, prepare_run
 
 if TYPE_CHECKING:  # the store imports MLX, and the check says so where there is none

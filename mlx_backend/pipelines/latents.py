@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from ..interface.segments import SegmentPlan
 from ..models import vae21
-from ..spec.segments import SegmentPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..spec.events import Listener
-from ..spec.limits import Limits
-from ..spec.requests import SamplingSettings, Scene
+from ..interface.events import Listener
+from ..interface.limits import Limits
+from ..interface.requests import SamplingSettings, Scene
 from .store import Handle
 
 

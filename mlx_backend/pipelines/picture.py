@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..conditioning.clip import encode_clip
+from ..interface.events import Listener, Progress
 from ..runtime.memory import bounded_cache
-from ..spec.events import Listener, Progress
 from .conditioning_cache import ConditioningCache, picture_bytes
 from .store import Handle, enter, get_clip
 

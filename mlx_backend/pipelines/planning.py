@@ -6,20 +6,20 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..interface.chunks import dispatch_limit
+from ..interface.events import Listener
+from ..interface.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE, LatentSize
+from ..interface.ledger import Tokens, dit_pass, total_flops
+from ..interface.machine import memory_budget
+from ..interface.memory import Backend
+from ..interface.planner import PHASES, TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
+from ..interface.requests import SamplingSettings
+from ..interface.segments import Segment, SegmentPlan
+from ..interface.tiling import Tiling
+from ..interface.variants import RESIDENCIES
 from ..runtime.machine import this_machine
 from ..runtime.probe import Probe, probe
-from ..spec.chunks import dispatch_limit
-from ..spec.events import Listener
-from ..spec.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE, LatentSize
-from ..spec.ledger import Tokens, dit_pass, total_flops
-from ..spec.machine import memory_budget
-from ..spec.memory import Backend
-from ..spec.planner import PHASES, TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
-from ..spec.requests import SamplingSettings
-from ..spec.segments import Segment, SegmentPlan
-from ..spec.tiling import Tiling
-from ..spec.variants import RESIDENCIES
-from ..weights.components import PartSizes, part_sizes
+from ..weights.checkpoints.components import PartSizes, part_sizes
 from .latents import SegmentLatents
 from .prepared import PreparedRun
 from .store import Handle

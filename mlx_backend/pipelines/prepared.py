@@ -9,10 +9,10 @@ import numpy as np
 from ..conditioning.checks import check_rate
 from ..conditioning.draft import drafted
 from ..conditioning.scene import PreparedScene, prepare_picture, prepare_scene
-from ..spec.events import Listener
-from ..spec.geometry import LatentSize
-from ..spec.requests import FEW_STEPS, SamplingSettings, Scene
-from ..spec.segments import SegmentPlan, plan_segments
+from ..interface.events import Listener
+from ..interface.geometry import LatentSize
+from ..interface.requests import FEW_STEPS, SamplingSettings, Scene
+from ..interface.segments import SegmentPlan, plan_segments
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,13 +13,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..interface.errors import WeightsError
+from ..interface.events import LOGGER, Listener, Progress
+from ..interface.geometry import SPATIAL_STRIDE
+from ..interface.requests import LoraRequest, SamplingSettings, Scene
+from ..interface.version import VERSION
 from ..runtime.machine import this_machine
-from ..spec.errors import WeightsError
-from ..spec.events import LOGGER, Listener, Progress
-from ..spec.geometry import SPATIAL_STRIDE
-from ..spec.requests import LoraRequest, SamplingSettings, Scene
-from ..spec.version import VERSION
-from ..weights.identity import file_identity
+from ..weights.checkpoints.identity import file_identity
 from .latents import SegmentLatents
 from .store import Handle
 from .text import Prompts

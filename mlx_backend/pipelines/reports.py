@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from ..interface.events import Listener, Progress
 from ..sampling.loop import Estimate
-from ..spec.events import Listener, Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,19 +9,19 @@ import mlx.core as mx
 import numpy as np
 
 from ..conditioning.streams import encode_references, segment_streams
+from ..interface.events import Listener
+from ..interface.geometry import LatentSize, latent_frames
+from ..interface.planner import RunPlan
+from ..interface.requests import SamplingSettings, Scene
+from ..interface.segments import SegmentPlan
+from ..interface.tiling import Tiling
 from ..models.attention import Context
-from ..models.scail2 import Scail2DiT, Streams
+from ..models.scail2 import Scail2Model, Streams
 from ..models.vae21 import WanVAE21
 from ..runtime.memory import bounded_cache
 from ..sampling.guidance import Velocity
 from ..sampling.loop import Clamp
 from ..sampling.noise import drafted_noise, segment_noise
-from ..spec.events import Listener
-from ..spec.geometry import LatentSize, latent_frames
-from ..spec.planner import RunPlan
-from ..spec.requests import SamplingSettings, Scene
-from ..spec.segments import SegmentPlan
-from ..spec.tiling import Tiling
 from .continuing import Continuing
 from .denoising import Branches, Denoising, check_widths, dit_in_place
 from .finished import FinishedSegments
@@ -120,7 +120,7 @@ def sample_prepared(
 class _Sampling:
     """A run with its networks in place."""
 
-    model: Scail2DiT
+    model: Scail2Model
     vae: WanVAE21
     text: TextFeatures
     clip_tokens: np.ndarray

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from ..interface.errors import RequestError
+from ..interface.events import LOGGER, Listener, Progress
+from ..interface.requests import LoraRequest
+from ..interface.variants import RESIDENCIES
 from ..models.clip_vision import ClipVision
-from ..models.scail2 import Scail2DiT
+from ..models.scail2 import Scail2Model
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
 from ..runtime.memory import return_memory
-from ..spec.errors import RequestError
-from ..spec.events import LOGGER, Listener, Progress
-from ..spec.requests import LoraRequest
-from ..spec.variants import RESIDENCIES
-from ..weights.components import Network, check_file, load_component
-from ..weights.lora import LoraState, apply_loras
-from ..weights.snapshot import Snapshot
-from ..weights.sources import open_tensors
+from ..weights.checkpoints.components import Network, check_file, load_component
+from ..weights.checkpoints.snapshot import Snapshot
+from ..weights.formats.sources import open_tensors
+from ..weights.lora.apply import LoraState, apply_loras
 
 # What each phase of a run uses; entering it releases everything else.
 PHASES = {
@@ -76,7 +76,7 @@ class ModelStore:
         """Return a network, loading it first if need be; a load that is cancelled or fails leaves nothing behind."""
         return self._get(component, "streamed" if component == "t5_encoder" else "resident", listener)
 
-    def get_dit(self, loras: tuple[LoraRequest, ...], listener: Listener, residency: str = "resident") -> Scail2DiT:
+    def get_dit(self, loras: tuple[LoraRequest, ...], listener: Listener, residency: str = "resident") -> Scail2Model:
         """Return the DiT, "resident" or "streamed", with these LoRAs on it, and no others.
 
         Changing LoRAs does not load it again; changing the residency does.
@@ -84,7 +84,7 @@ class ModelStore:
         if "dit" in self._loaded and self._dit_residency != residency:
             self._drop("dit")
             collect()
-        dit = cast(Scail2DiT, self._get("dit", residency, listener))
+        dit = cast(Scail2Model, self._get("dit", residency, listener))
         apply_loras(dit, loras, self._loras)
         return dit
 
@@ -159,7 +159,7 @@ def enter(phase: str, *handles: Handle) -> None:
         handle.store.enter(phase)
 
 
-def get_dit(handle: Handle, listener: Listener, residency: str = "auto") -> Scail2DiT:
+def get_dit(handle: Handle, listener: Listener, residency: str = "auto") -> Scail2Model:
     """Return the handle's DiT, with its LoRAs; `residency` is what the run wants where the store leaves it open."""
     wanted = handle.store.residency if handle.store.residency != "auto" else residency
     return handle.store.get_dit(handle.loras, listener, "resident" if wanted == "auto" else wanted)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..conditioning.text import encode_text, tokenise
+from ..interface.errors import WeightsError
+from ..interface.events import Listener, Progress
 from ..runtime.memory import bounded_cache
-from ..spec.errors import WeightsError
-from ..spec.events import Listener, Progress
-from ..weights.tokenizer import load_tokenizer
+from ..weights.checkpoints.tokenizer import load_tokenizer
 from .conditioning_cache import ConditioningCache, ids_bytes
 from .store import Handle, enter, get_text_encoder
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..spec.events import LOGGER
+from ..interface.events import LOGGER
 
 SECONDS_TO_END = 5
 

@@ -8,8 +8,8 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from ..spec.errors import DependencyError, RequestError
-from ..spec.events import LOGGER
+from ..interface.errors import DependencyError, RequestError
+from ..interface.events import LOGGER
 from .blas import load_fast_blas
 
 MINIMUM_MLX = (0, 32, 2)

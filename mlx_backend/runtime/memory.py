@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
-from ..spec.events import LOGGER
-from ..spec.machine import CACHE_BYTES
+from ..interface.events import LOGGER
+from ..interface.machine import CACHE_BYTES
 
 WIRED_SPARE = 1 << 30  # beside the weights, for what a pass works on
 WIRED_SHARE = 0.9  # of what the device recommends: MLX raises above all of it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..spec.requests import SamplingSettings
+from ..interface.requests import SamplingSettings
 from .easycache import EasyCache, Follow
 from .guidance import Velocity, guided
 from .magcache import CONDITIONAL, UNCONDITIONAL, MagCache

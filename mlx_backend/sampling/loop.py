@@ -8,8 +8,8 @@ from functools import partial
 
 import mlx.core as mx
 
+from ..interface.errors import NumericsError
 from ..runtime.memory import return_memory
-from ..spec.errors import NumericsError
 from .guidance import Velocity
 from .solvers import Solver
 
@@ -41,7 +41,7 @@ def denoise(
     the step's velocity predicts. Raises NumericsError at the first step whose velocity is not finite.
     """
     x = noise
-    for i, t in enumerate(solver.grid.timesteps):
+    for i, t in enumerate(solver.schedule.timesteps):
         if clamp is not None:
             x = clamp(x)
         before, v = x, velocity(x, t)
@@ -50,12 +50,12 @@ def denoise(
         mx.eval(x, finite)
         if not finite.item():
             raise NumericsError(
-                f"The model returned values that are not numbers at step {i + 1} of {solver.grid.steps} "
+                f"The model returned values that are not numbers at step {i + 1} of {solver.schedule.steps} "
                 f"(timestep {t:g}): the run was stopped instead of rendering black frames. "
                 "Try precision float32, or check the weights."
             )
         return_memory()
-        on_step(i, partial(_estimated, before, v, solver.grid.sigmas[i], clamp))
+        on_step(i, partial(_estimated, before, v, solver.schedule.sigmas[i], clamp))
     return x if clamp is None else clamp(x)
 
 

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from ..spec.errors import RequestError
-from ..spec.variants import GRIDS, SOLVERS
-from .grids import Grid, simple_grid, upstream_grid
+from ..interface.errors import RequestError
+from ..interface.variants import GRIDS, SOLVERS
+from .schedules import Schedule, simple_schedule, upstream_schedule
 
 Array = Any
 UNIPC_FIRST_SIGMA = 0.999  # upstream's UniPC starts from the last trained level, the others from pure noise
@@ -22,7 +22,7 @@ class Solver(Protocol):
     """A frozen solver with the history of the steps it took."""
 
     @property
-    def grid(self) -> Grid:
+    def schedule(self) -> Schedule:
         """Sigmas and timesteps it runs on."""
 
     def step(self, i: int, velocity: Array, sample: Array) -> tuple[Solver, Array]:
@@ -40,9 +40,9 @@ def make_solver(name: str, steps: int, shift: float, grid: str = GRIDS[0]) -> So
     if name not in kinds:
         raise RequestError(f"The solver '{name}' is unknown: choose one of {', '.join(SOLVERS)}.")
     if grid == "simple":
-        return kinds[name](simple_grid(steps, shift))
+        return kinds[name](simple_schedule(steps, shift))
     if grid == "upstream":
-        return kinds[name](upstream_grid(steps, shift, first=UNIPC_FIRST_SIGMA if name == "unipc" else 1.0))
+        return kinds[name](upstream_schedule(steps, shift, first=UNIPC_FIRST_SIGMA if name == "unipc" else 1.0))
     raise RequestError(f"The sigma grid '{grid}' is unknown: choose one of {', '.join(GRIDS)}.")
 
 
@@ -50,11 +50,11 @@ def make_solver(name: str, steps: int, shift: float, grid: str = GRIDS[0]) -> So
 class Euler:
     """First order: x + (next sigma - sigma) v."""
 
-    grid: Grid
+    schedule: Schedule
 
     def step(self, i: int, velocity: Array, sample: Array) -> tuple[Euler, Array]:
         """See Solver."""
-        return self, sample + (self.grid.sigmas[i + 1] - self.grid.sigmas[i]) * velocity
+        return self, sample + (self.schedule.sigmas[i + 1] - self.schedule.sigmas[i]) * velocity
 
 
 def half_log_snr(sigma: float) -> float:
@@ -73,12 +73,12 @@ class DPMPlusPlus:
     Source: `FlowDPMSolverMultistepScheduler` in `wan/utils/fm_solvers.py` of Wan-Video/Wan2.1.
     """
 
-    grid: Grid
+    schedule: Schedule
     previous: Array | None = None  # the picture predicted one step ago
 
     def step(self, i: int, velocity: Array, sample: Array) -> tuple[DPMPlusPlus, Array]:
         """See Solver."""
-        now, then = self.grid.sigmas[i], self.grid.sigmas[i + 1]
+        now, then = self.schedule.sigmas[i], self.schedule.sigmas[i + 1]
         picture = sample - now * velocity
         ahead = replace(self, previous=picture)
         if then == 0:
@@ -86,7 +86,7 @@ class DPMPlusPlus:
         step = half_log_snr(then) - half_log_snr(now)
         moved = (then / now) * sample - (1 - then) * math.expm1(-step) * picture
         if self.previous is not None:
-            ratio = (half_log_snr(now) - half_log_snr(self.grid.sigmas[i - 1])) / step
+            ratio = (half_log_snr(now) - half_log_snr(self.schedule.sigmas[i - 1])) / step
             slope = (picture - self.previous) * (1 / ratio)  # an infinite first step leaves no slope
             moved = moved - 0.5 * (1 - then) * math.expm1(-step) * slope
         return ahead, moved
@@ -99,23 +99,23 @@ class UniPC:
     Source: `FlowUniPCMultistepScheduler` in `wan/utils/fm_solvers_unipc.py` of Wan-Video/Wan2.1.
     """
 
-    grid: Grid
+    schedule: Schedule
     pictures: tuple[Array, ...] = ()  # predictions of the last two steps, newest last
     start: Array | None = None  # the sample from which the last prediction went
     order: int = 0  # of the last prediction
 
     def step(self, i: int, velocity: Array, sample: Array) -> tuple[UniPC, Array]:
         """See Solver."""
-        picture = sample - self.grid.sigmas[i] * velocity
+        picture = sample - self.schedule.sigmas[i] * velocity
         if i:
             sample = self._corrected(i, picture)
         pictures = (*self.pictures[-1:], picture)
-        order = min(2, self.grid.steps - i, len(pictures))
+        order = min(2, self.schedule.steps - i, len(pictures))
         ahead = replace(self, pictures=pictures, start=sample, order=order)
         return ahead, ahead._predicted(i)
 
     def _predicted(self, i: int) -> Array:
-        now, then = self.grid.sigmas[i], self.grid.sigmas[i + 1]
+        now, then = self.schedule.sigmas[i], self.schedule.sigmas[i + 1]
         picture = self.pictures[-1]
         if then == 0:
             return picture
@@ -126,7 +126,7 @@ class UniPC:
         return moved
 
     def _corrected(self, i: int, picture: Array) -> Array:
-        before, now = self.grid.sigmas[i - 1], self.grid.sigmas[i]
+        before, now = self.schedule.sigmas[i - 1], self.schedule.sigmas[i]
         base = self.pictures[-1]
         h = half_log_snr(before) - half_log_snr(now)  # minus the step, as in the paper's hh
         growth = math.expm1(h)
@@ -144,7 +144,7 @@ class UniPC:
         return (now / before) * self.start - (1 - now) * growth * (base + correction)
 
     def _ratio(self, i: int) -> float:
-        level = [half_log_snr(sigma) for sigma in self.grid.sigmas[i - 1 : i + 2]]
+        level = [half_log_snr(sigma) for sigma in self.schedule.sigmas[i - 1 : i + 2]]
         return (level[0] - level[1]) / (level[2] - level[1])
 
     def _slope(self, i: int) -> Array:

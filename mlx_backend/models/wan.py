@@ -1,0 +1,125 @@
+"""The Wan diffusion transformer: everything that its members share. Parameters carry the official checkpoint's names.
+
+Source: `wan/modules/model.py` of Wan-Video/Wan2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from ..interface.chunks import GPU_DISPATCH_FLOPS
+from ..interface.sizes import PATCH, WanConfig
+from .activations import GELUTanh, SiLU
+from .attention import Context, Rotation
+from .block import Block, Head
+from .chunking import chunk_bounds
+from .embeddings import ImageEmbedding, PatchEmbedding, sinusoid
+from .linear import Linear, Product
+from .offload import BlockNetwork
+
+
+class WanModel(BlockNetwork):
+    """Embeddings, blocks and head. A member of the family adds its streams of tokens and their positions.
+
+    Time, modulation, norms, residual stream and head are float32; the block's products run in `compute_dtype`
+    (None: the dtype of the weights).
+    """
+
+    def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None = None):
+        super().__init__()
+        dim = config.dim
+        self._config = config
+        self._dispatch_flops = GPU_DISPATCH_FLOPS
+        self.patch_embedding = PatchEmbedding(config.in_dim, dim, compute_dtype)
+        self.text_embedding = [
+            Linear(config.text_dim, dim, compute_dtype=compute_dtype),
+            GELUTanh(),
+            Linear(dim, dim, compute_dtype=compute_dtype),
+        ]
+        self.time_embedding = [
+            Linear(config.freq_dim, dim, compute_dtype=mx.float32),
+            SiLU(),
+            Linear(dim, dim, compute_dtype=mx.float32),
+        ]
+        self.time_projection = [SiLU(), Linear(dim, 6 * dim, compute_dtype=mx.float32)]
+        self.img_emb = ImageEmbedding(config, compute_dtype)
+        self.blocks = [Block(config, compute_dtype) for _ in range(config.num_layers)]
+        self.head = Head(config, config.out_dim * PATCH * PATCH)
+
+    @property
+    def config(self) -> WanConfig:
+        """The sizes it was built with."""
+        return self._config
+
+    def limit_dispatches(self, flops: float) -> None:
+        """Let no GPU dispatch of a pass take more than about so many FLOPs, for a slow machine."""
+        self._dispatch_flops = flops
+
+    def leave_float16(self) -> bool:
+        """Compute in bf16 from now on what was computed in float16; return whether anything was."""
+        products = [m for m in self.modules() if isinstance(m, Product) and m.compute_dtype is not None]
+        layers = [layer for layer in products if layer.compute_dtype == mx.float16]
+        for layer in layers:
+            layer.compute_in(mx.bfloat16)
+        return bool(layers)
+
+    def embed_context(self, text: mx.array, clip: mx.array | None) -> Context:
+        """Embed text [L, text_dim] and CLIP tokens [257, clip_dim]; the same for every step of a run.
+
+        The text is padded with zero rows to `text_len` and no row is masked: the rows pass the Linear's bias and are
+        attended to, as upstream does. Without CLIP tokens the attention to them reads the text, as ComfyUI's does.
+        """
+        padding = mx.zeros((max(0, self._config.text_len - len(text)), self._config.text_dim))
+        tokens = mx.concatenate([text.astype(mx.float32), padding])
+        for layer in self.text_embedding:
+            tokens = layer(tokens)
+        context = Context(tokens, tokens if clip is None else self.img_emb(clip))
+        mx.eval(context.text, context.image)
+        return context
+
+    def embed_time(self, t: float) -> tuple[mx.array, mx.array]:
+        """Return e [dim] and e0 [6, dim] for timestep t (0..1000), float32."""
+        e = sinusoid(t, self._config.freq_dim)
+        for layer in self.time_embedding:
+            e = layer(e)
+        e0 = e
+        for layer in self.time_projection:
+            e0 = layer(e0)
+        return e[0], e0.reshape(6, -1)
+
+    def transform(
+        self,
+        tokens: mx.array,
+        cos_sin: tuple[mx.array, mx.array],
+        t: float,
+        context: Context,
+        check_cancelled: Callable[[], None],
+    ) -> mx.array:
+        """Run blocks and head over tokens [L, dim]; cos and sin are [L, 1, head_dim/2]. Return [L, out_dim * 4].
+
+        `check_cancelled` is called several times in every block and may raise.
+        """
+        bounds = chunk_bounds(len(tokens), self._config.dim, self._config.num_heads, self._dispatch_flops)
+        chunks = [mx.contiguous(tokens[a:b]) for a, b in bounds]
+        rotations = [Rotation(*(mx.contiguous(table[a:b]) for table in cos_sin)) for a, b in bounds]
+        e, e0 = self.embed_time(t)
+        mx.eval(chunks, e, e0)
+        del tokens
+        with self.due_blocks() as blocks:
+            for block in blocks:
+                block(chunks, rotations, e0, context, check_cancelled)
+        made = []
+        for x in chunks:
+            made.append(self.head(x, e))
+            mx.eval(made[-1])  # one at a time: all norms at once would take a stream's memory again
+        return mx.concatenate(made)
+
+    def unpatchify(self, tokens: mx.array, frames: int, height: int, width: int) -> mx.array:
+        """Turn patches [T * H/2 * W/2, 4 * out_dim] into [out_dim, T, H, W], H and W latent.
+
+        Channels are innermost here, though they are outermost in the patches that go in.
+        """
+        out = tokens.reshape(frames, height // PATCH, width // PATCH, PATCH, PATCH, self._config.out_dim)
+        return out.transpose(5, 0, 1, 3, 2, 4).reshape(self._config.out_dim, frames, height, width)

@@ -1,0 +1,1 @@
+"""Whole models: where their parts lie, what they are, how they are loaded, offloaded, converted and downloaded."""

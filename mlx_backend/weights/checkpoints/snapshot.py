@@ -1,0 +1,194 @@
+"""Where the parts of a model lie: in a turnkey folder, in any folder that holds them, or each in a file of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...interface.errors import WeightsError
+from ..formats.quantised import bookkeeping
+from ..formats.sources import TensorFile, open_tensors, shard_names
+from ..names.key_maps import Found, identify
+
+COMPONENTS = ("dit", "vae", "t5_encoder", "clip")
+CALLED = {"dit": "diffusion transformer", "vae": "VAE", "t5_encoder": "text encoder", "clip": "CLIP visual tower"}
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZERS = (TOKENIZER, "spiece.model")
+TENSOR_SUFFIXES = (".safetensors", ".pt", ".pth", ".gguf")
+EMBEDDED_TOKENIZER = "spiece_model"  # a tensor in ComfyUI's text encoder files
+INDEX_SUFFIX = ".safetensors.index.json"
+MAX_FILES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The file of each component, what the tokenizer is read from, and settings (config.json; empty without one).
+
+    The turnkey layout is a flat folder of config.json, four safetensors files and tokenizer.json. Files that were named
+    one by one may be fewer; the tokenizer is None where there is no text encoder.
+    """
+
+    files: Mapping[str, Path]
+    tokenizer: Path | None
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Snapshot:
+        """Find all parts in a folder. Raises WeightsError that names what is missing; reads no data of a tensor."""
+        if not folder.is_dir():
+            raise WeightsError(f"{folder} is not a folder: choose the folder of a SCAIL-2 snapshot.")
+        files = {component: folder / f"{component}.safetensors" for component in COMPONENTS}
+        is_turnkey = (folder / CONFIG).is_file() and any(path.is_file() for path in files.values())
+        if is_turnkey or files["t5_encoder"].is_file():
+            _check_turnkey(folder, files)
+            return cls(files, folder / TOKENIZER, _settings(folder / CONFIG))
+        return cls.assemble(folder, {})
+
+    @classmethod
+    def assemble(cls, folder: Path | None, parts: Mapping[str, Path], needed: tuple[str, ...] = COMPONENTS) -> Snapshot:
+        """Take the components, and "tokenizer", from `parts` (files or folders), and the rest from `folder`.
+
+        Raises WeightsError for what is ambiguous or of another model, and for a `needed` component that is missing.
+        """
+        found = scan(folder) if folder is not None else {}
+        files = {name: _one(name, part, scan(part)) if part.is_dir() else part for name, part in parts.items()}
+        tokenizer = files.pop("tokenizer", None)
+        for component in COMPONENTS:
+            if component not in files and (component in needed or component in found):
+                files[component] = _one(component, folder, found)
+        if tokenizer is None and "t5_encoder" in files:
+            tokenizer = _tokenizer(found, files["t5_encoder"])
+        settings = _settings(folder / CONFIG) if folder is not None and (folder / CONFIG).is_file() else {}
+        return cls(files, tokenizer, settings)
+
+    def path(self, component: str) -> Path:
+        """Return the file of "dit", "vae", "t5_encoder" or "clip". Raises WeightsError where there is none."""
+        return self.files[component] if component in self.files else _one(component, None, {})
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """What the tokenizer is read from. Raises WeightsError where there is none."""
+        if self.tokenizer is None:
+            raise WeightsError("No text encoder was given: name its file, or choose a folder that holds it.")
+        return self.tokenizer
+
+
+def identify_file(path: Path) -> tuple[TensorFile, Found]:
+    """Open a file of tensors and tell what it is, from its header. Raises WeightsError."""
+    file = open_tensors(path)
+    extra = bookkeeping(file.tensors)
+    return file, identify({name: info for name, info in file.tensors.items() if name not in extra})
+
+
+def scan(folder: Path) -> dict[str, list[Path]]:
+    """Return the files below a folder by component, and "tokenizer"; files of other things are left out.
+
+    Raises WeightsError for damaged files and for a folder with too many files to be a model's.
+    """
+    found: dict[str, list[Path]] = {}
+    paths = [inner / name for inner, names in _walk(folder) for name in names]
+    indexes = [path for path in paths if path.name.endswith(INDEX_SUFFIX)]
+    shards = {path.with_name(shard) for path in indexes for shard in shard_names(path)}
+    candidates = sorted({*indexes, *(path for path in paths if path.suffix in TENSOR_SUFFIXES)} - shards)
+    if len(candidates) > MAX_FILES:
+        raise WeightsError(
+            f"{folder} holds {len(candidates)} model files, more than one model has: choose the folder of one model."
+        )
+    for path in candidates:
+        component = identify_file(path)[1].component
+        if component is not None:
+            found.setdefault(component, []).append(path)
+    for name in TOKENIZERS:
+        found.setdefault("tokenizer", []).extend(path for path in paths if path.name == name)
+    return found
+
+
+def find_snapshots(roots: Iterable[str | Path]) -> list[Path]:
+    """Return the folders that may hold a model, sorted, without hidden ones.
+
+    They are turnkey folders (config.json beside dit.safetensors) at any depth, and folders directly below a root that
+    hold model files of another layout.
+    """
+    found = set()
+    for root in map(Path, roots):
+        others = set()
+        for folder, names in _walk(root):
+            below = folder.relative_to(root).parts[:1]
+            if CONFIG in names and "dit.safetensors" in names:
+                found.add(folder)
+            elif below and any(name.endswith(TENSOR_SUFFIXES) for name in names):
+                others.add(root / below[0])
+        found |= {other for other in others if not any(path.is_relative_to(other) for path in found)}
+    return sorted(found)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder below `root` and the names of its files; hidden ones and links in a circle are left out."""
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner[:] = [n for n in sorted(inner) if not n.startswith(".") and not _leads_back(Path(folder, n))]
+        yield Path(folder), [name for name in sorted(names) if not name.startswith(".")]
+
+
+def _check_turnkey(folder: Path, files: Mapping[str, Path]) -> None:
+    if not (folder / CONFIG).is_file():
+        raise WeightsError(
+            f"{folder} has no {CONFIG}, so it is not a complete SCAIL-2 snapshot: "
+            "download the whole snapshot, or choose the folder that holds its files."
+        )
+    missing = [path.name for path in (*files.values(), folder / TOKENIZER) if not path.is_file()]
+    if missing:
+        raise WeightsError(
+            f"{folder} lacks {', '.join(missing)}: the download is incomplete, run it again "
+            "(files that are there already are kept)."
+        )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not valid JSON ({error}): download it again.") from error
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{path} holds no settings (a JSON object is needed): download it again.")
+    return settings
+
+
+def _one(component: str, folder: Path | None, found: Mapping[str, list[Path]]) -> Path:
+    """Return the one file of a component. Raises WeightsError when there is none, or several."""
+    paths = found.get(component, [])
+    called = CALLED.get(component, component)
+    if not paths and folder is not None and not any(found.values()):
+        raise WeightsError(
+            f"{folder} has no {CONFIG} and no model file that this program knows: "
+            "choose the folder that holds its files."
+        )
+    if not paths:
+        where = f"{folder} holds no {called} of SCAIL-2" if folder is not None else f"No {called} was given"
+        raise WeightsError(f"{where}: name its file, or choose a folder that holds it.")
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        raise WeightsError(f"{folder} holds several files that are a {called} ({names}): name the one to use.")
+    return paths[0]
+
+
+def _tokenizer(found: Mapping[str, list[Path]], text_encoder: Path) -> Path:
+    beside = [text_encoder.with_name(name) for name in TOKENIZERS]
+    for path in (*found.get("tokenizer", []), *beside):
+        if path.is_file():
+            return path
+    if EMBEDDED_TOKENIZER in open_tensors(text_encoder).tensors:
+        return text_encoder
+    raise WeightsError(
+        f"There is no tokenizer for {text_encoder}: name a {' or '.join(TOKENIZERS)} of UMT5 "
+        "(--tokenizer), or put it beside the text encoder."
+    )
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in: following it would never end."""
+    return os.path.realpath(folder) in map(os.path.realpath, folder.parents)

@@ -1,0 +1,118 @@
+"""Files of tensors, whatever their format, behind one face; the format is told by how a file begins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ...interface.errors import WeightsError
+from .gguf_file import GGUFFile
+from .safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, TensorInfo
+from .torch_file import TorchFile
+
+ZIP_START, GGUF_START = b"PK\x03\x04", b"GGUF"
+
+
+class TensorFile(Protocol):
+    """What loading needs of a file: `tensors` by name, without their data, and one tensor's data at a time."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor; dtypes that numpy lacks come as their bits. Raises WeightsError."""
+
+
+class ShardedFile:
+    """A model in several safetensors files, as an index (`*.safetensors.index.json`) lists them.
+
+    Raises WeightsError for an index that points outside its folder, and where it and the shards disagree.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        weight_map = _weight_map(path)
+        self._shards: dict[str, SafetensorsFile] = {}
+        self.tensors: dict[str, TensorInfo] = {}
+        self.metadata: dict[str, str] = {}
+        for shard in shard_names(path):
+            file = SafetensorsFile(path.with_name(shard))
+            twice = file.tensors.keys() & self.tensors.keys()
+            if twice:
+                raise WeightsError(f"{path}: tensor '{min(twice)}' stands in two shards: download the model again.")
+            self.tensors |= file.tensors
+            self.metadata |= file.metadata
+            self._shards |= dict.fromkeys(file.tensors, file)
+        missing = weight_map.keys() - self.tensors.keys()
+        if missing:
+            raise WeightsError(f"{path} lists '{min(missing)}', which no shard holds: download the model again.")
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor; dtypes that numpy lacks come as their bits. Raises WeightsError."""
+        return self._shards[name].read(name)
+
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return some rows of a tensor, as `read` would. Raises WeightsError."""
+        return self._shards[name].read_rows(name, rows)
+
+
+def shard_names(path: Path) -> list[str]:
+    """Return the files that an index names, all of them beside it. Raises WeightsError."""
+    names = sorted(set(_weight_map(path).values()))
+    for shard in names:
+        if shard in ("", ".", "..") or "/" in shard or "\\" in shard or Path(shard).is_absolute():
+            raise WeightsError(
+                f"{path} names the file '{shard}', but shards must lie beside their index: do not use this model."
+            )
+    return names
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    size = path.stat().st_size
+    if size > MAX_HEADER_BYTES:
+        raise WeightsError(f"{path} has {size} bytes, too many for an index of safetensors files: download it again.")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): str(shard) for name, shard in index["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is not an index of safetensors files ({error}): download it again.") from error
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a safetensors, PyTorch (.pt, .pth) or GGUF file, or an index of shards, by its content.
+
+    Raises WeightsError.
+    """
+    start, size = b"", 0
+    if path.is_file():
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+    if start[:4] == ZIP_START:
+        return TorchFile(path)
+    if start[:4] == GGUF_START:
+        return GGUFFile(path)
+    # A safetensors file begins with its header's length, whose first byte may be any, "{" too.
+    if start[:1] == b"{" and int.from_bytes(start, "little") > size:
+        return ShardedFile(path)
+    return SafetensorsFile(path)
+
+
+def read_rows(file: TensorFile, name: str, rows: np.ndarray) -> np.ndarray:
+    """Return rows (indices along the first axis) of a tensor, without the others where the format allows it.
+
+    Torch files and the dense tensors of GGUF are mapped, so that indexing reads no more than the rows.
+    """
+    if isinstance(file, (SafetensorsFile, ShardedFile, GGUFFile)):
+        return file.read_rows(name, rows)
+    return file.read(name)[rows]
+
+
+def text_metadata(file: TensorFile) -> dict[str, str]:
+    """Return what a file says of itself as texts: safetensors metadata, GGUF's keys, a checkpoint's plain entries."""
+    found = getattr(file, "metadata", None) or getattr(file, "extras", {})
+    return {str(key): str(value) for key, value in found.items()}

@@ -1,0 +1,1 @@
+"""LoRAs: their spellings, and what each does to a network."""

@@ -1,0 +1,1 @@
+"""What tensors are called: every published layout against the names that the networks carry."""
