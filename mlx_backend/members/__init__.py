@@ -1,0 +1,19 @@
+"""The models that run here: a file each (a folder where one brings parts of its own), found by being here.
+
+A row is data and needs no MLX; what it does imports its parts when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from .member import Member
+
+
+@cache
+def members() -> tuple[Member, ...]:
+    """Return every member: the `MEMBER` of each module of this package that has one, by name of the module."""
+    modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
+    return tuple(module.MEMBER for module in modules if hasattr(module, "MEMBER"))
