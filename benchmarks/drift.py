@@ -23,7 +23,6 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from mlx_backend.conditioning.streams import window  # noqa: E402
 from mlx_backend.interface.continuation import Continuation  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.geometry import latent_frames  # noqa: E402
@@ -31,9 +30,11 @@ from mlx_backend.interface.requests import SamplingSettings  # noqa: E402
 from mlx_backend.interface.segments import SegmentPlan, plan_segments  # noqa: E402
 from mlx_backend.interface.small_model import SMALL_MODEL  # noqa: E402
 from mlx_backend.media.colour import colours_of  # noqa: E402
+from mlx_backend.members.scail2.streams import window  # noqa: E402
 from mlx_backend.models.scail2 import Scail2Model  # noqa: E402
-from mlx_backend.pipelines.decode import decode_latents  # noqa: E402
-from mlx_backend.pipelines.sample import ClipRequest, sample_clip  # noqa: E402
+from mlx_backend.pipelines.generate import generate  # noqa: E402
+from mlx_backend.pipelines.pictures import prepare  # noqa: E402
+from mlx_backend.pipelines.run import Session  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore, get_vae  # noqa: E402
 from mlx_backend.pipelines.text import encode_prompts  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
@@ -110,9 +111,8 @@ def run(models: Models, made: Example, way: Continuation) -> np.ndarray:
         segment_overlap=OVERLAP,
         continuation=way,
     )
-    seen = ClipRequest(models.clip, scene.references)
-    latents = sample_clip(models.dit, models.vae, text, seen, scene, settings, listener)
-    return decode_latents(models.vae, latents, None, listener)
+    session = Session(listener=listener)
+    return generate(prepare(models, text, scene, settings, session), None, session)
 
 
 def lightness(frames: np.ndarray, plan: SegmentPlan) -> Iterator[tuple[float, float]]:

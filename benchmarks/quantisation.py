@@ -102,12 +102,11 @@ def forward(model: Scail2Model, seed: int) -> mx.array:
         references=(Reference(latent[:, :1], None),),
         driving=mx.random.normal((16, FRAMES, HEIGHT // 2, WIDTH // 2)),
         driving_mask=None,
-        history_mask=None,
         replacement=False,
     )
     text, clip = (TEXT_TOKENS, model.config.text_dim), (IMAGE_TOKENS, model.config.clip_dim)
     context = model.embed_context(mx.random.normal(text), mx.random.normal(clip))
-    velocity = model(latent, 500.0, model.prepare(streams), context, lambda: None)
+    velocity = model(latent, 500.0, model.condition(context, latent.shape[1:], streams), lambda: None)
     mx.eval(velocity)
     return velocity
 

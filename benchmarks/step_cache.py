@@ -22,7 +22,8 @@ import numpy as np  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.requests import Economy, SamplingSettings, Scene  # noqa: E402
-from mlx_backend.pipelines.sample import ClipRequest, sample_clip  # noqa: E402
+from mlx_backend.pipelines.pictures import prepare, sample_pictures  # noqa: E402
+from mlx_backend.pipelines.run import Session  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
 from mlx_backend.pipelines.text import encode_prompts  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
@@ -92,8 +93,8 @@ def final_latent(models: Models, economy: Economy, listener: LogListener) -> np.
     )
     settings = replace(SamplingSettings(steps=STEPS, cfg=CFG, seed=SEED), economy=economy)
     text = encode_prompts(models.text_encoder, "The character dances.", "", listener)
-    clip = ClipRequest(models.clip, scene.references)
-    return sample_clip(models.dit, models.vae, text, clip, scene, settings, listener).segments[0]
+    session = Session(listener=listener)
+    return sample_pictures(prepare(models, text, scene, settings, session), session).segments[0]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from torch.nn import functional  # noqa: E402
 
 from mlx_backend.diagnostics.primitives import drawn  # noqa: E402
 from mlx_backend.interface.sizes import Scail2Config  # noqa: E402
-from mlx_backend.models.attention import Context, Rotation  # noqa: E402
+from mlx_backend.models.attention import Context, Rotation, Rows, Time  # noqa: E402
 from mlx_backend.models.block import Block  # noqa: E402
 from mlx_backend.models.chunking import chunk_bounds  # noqa: E402
 from mlx_backend.runtime.machine import this_machine  # noqa: E402
@@ -102,10 +102,11 @@ def pair(config: Scail2Config, tokens: int) -> tuple[Callable[[], None], Callabl
     given = [torch.from_numpy(np.array(a)) for a in (stream, time_embedding, cos, sin, context.text, context.image)]
 
     def ours() -> mx.array:
-        chunks = [mx.contiguous(stream[a:b]) for a, b in bounds]
-        mx.eval(chunks)
-        block(chunks, turns, time_embedding, context, lambda: None)
-        return chunks
+        xs = [mx.contiguous(stream[a:b]) for a, b in bounds]
+        mx.eval(xs)
+        chunks = [Rows(x, turn, Time(time_embedding[0], time_embedding)) for x, turn in zip(xs, turns, strict=True)]
+        block(chunks, context, lambda: None)
+        return [rows.x for rows in chunks]
 
     def theirs() -> torch.Tensor:
         with torch.inference_mode():

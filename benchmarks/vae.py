@@ -29,7 +29,8 @@ import numpy as np  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from mlx_backend.interface.tiling import Tiling  # noqa: E402
-from mlx_backend.models import vae21, vae_tiles  # noqa: E402
+from mlx_backend.models import vae21  # noqa: E402
+from mlx_backend.models import vae_tiles as vae_tiles  # noqa: E402
 from mlx_backend.models.vae_layers import Stream  # noqa: E402
 from mlx_backend.pipelines.decode import decode_segment  # noqa: E402
 from mlx_backend.weights.checkpoints.components import load_component  # noqa: E402

@@ -104,9 +104,12 @@ class Scail2Animate(io.ComfyNode):
         )
         settings = replace(chosen.settings(width, height), seed=seed)
         require_mlx()
-        from ..mlx_backend.pipelines.generate import Prompts, generate_reported
-        from ..mlx_backend.pipelines.recording import Recording
+        from ..mlx_backend.pipelines.generate import generate
+        from ..mlx_backend.pipelines.pictures import prepare
+        from ..mlx_backend.pipelines.recording import Recording, report_run
+        from ..mlx_backend.pipelines.run import Session
         from ..mlx_backend.pipelines.store import Models
+        from ..mlx_backend.pipelines.text import Prompts
 
         recording = Recording(host.HostListener())
         if not there.is_identity:
@@ -117,9 +120,10 @@ class Scail2Animate(io.ComfyNode):
         with neighbour().at_work():
             host.free_torch_memory()
             try:
-                frames, report = generate_reported(
-                    models, prompts, scene, settings, None, recording, host.resume_folder()
-                )
+                session = Session(listener=recording, kept=host.resume_folder())
+                run = prepare(models, prompts, scene, settings, session)
+                frames = generate(run, None, session)
+                report = report_run(run, recording)
             finally:
                 store.release()
         back = resampling(len(frames), SCAIL2.fps, fps, len(driving_video[used]))

@@ -18,8 +18,8 @@ from .sampling import Scail2Sampler
 from .tensors import CORE_KEYS, LATENT_KEY, clip_tokens, one_of, to_array
 
 if TYPE_CHECKING:
-    from ..mlx_backend.conditioning.comfy_streams import ComfyCondition, ComfyStreams
-    from ..mlx_backend.pipelines.core_run import CoreClip
+    from ..mlx_backend.members.scail2.comfy_streams import ComfyCondition, ComfyStreams
+    from ..mlx_backend.pipelines.comfy import ComfyLatent
 
 CORE_SHIFT = 8.0  # of ComfyUI's SCAIL-2 model, and so of its schedulers
 # What would change ComfyUI's result, but is not done here, and the node that sets it.
@@ -83,26 +83,28 @@ class Scail2CoreSampler(io.ComfyNode):
             pose_rope=pose_rope,
         )
         require_mlx()
-        from ..mlx_backend.pipelines.core_run import sample_core
+        from ..mlx_backend.pipelines.comfy import prepare_comfy, sample_comfy
+        from ..mlx_backend.pipelines.run import Session
 
         clips = _clips(positive, negative if settings.is_guided else None, latent_image)
         with neighbour().at_work():
             host.free_torch_memory()
-            made = sample_core(model, clips, settings, host.HostListener())
+            session = Session(listener=host.HostListener())
+            made = sample_comfy(prepare_comfy(model, clips, settings, session), session)
         kept = {key: value for key, value in latent_image.items() if key != LATENT_KEY}
         return io.NodeOutput(kept | {"samples": torch.from_numpy(made)})
 
 
-def _clips(positive: list, negative: list | None, latent: dict[str, Any]) -> list[CoreClip]:
+def _clips(positive: list, negative: list | None, latent: dict[str, Any]) -> list[ComfyLatent]:
     """Return each clip of the LATENT with what belongs to it; without `negative` there are no negative conditions."""
-    from ..mlx_backend.pipelines.core_run import CoreClip
+    from ..mlx_backend.pipelines.comfy import ComfyLatent
 
     samples, mask = to_array(latent["samples"]), latent.get("noise_mask")
     if mask is not None:
         mask = to_array(mask.float().mean(dim=1) if mask.ndim == 5 else mask)  # [B, channels, T, h, w] to [B, T, h, w]
     draws = latent.get("batch_index") or range(len(samples))
     return [
-        CoreClip(
+        ComfyLatent(
             positive=_conditions("positive", positive, number),
             negative=() if negative is None else _conditions("negative", negative, number),
             latent=clip,
@@ -118,7 +120,7 @@ def _conditions(name: str, conditioning: list, clip: int) -> tuple[ComfyConditio
 
     Raises RequestError.
     """
-    from ..mlx_backend.conditioning.comfy_streams import ComfyCondition
+    from ..mlx_backend.members.scail2.comfy_streams import ComfyCondition
 
     if not any(key in options for _, options in conditioning for key in CORE_KEYS):
         raise RequestError(
@@ -144,7 +146,7 @@ def _conditions(name: str, conditioning: list, clip: int) -> tuple[ComfyConditio
 
 
 def _streams(options: dict[str, Any], clip: int) -> ComfyStreams:
-    from ..mlx_backend.conditioning.comfy_streams import ComfyStreams
+    from ..mlx_backend.members.scail2.comfy_streams import ComfyStreams
 
     def mask(name: str) -> np.ndarray | None:  # [B, T, 28, h, w] to [28, T, h, w]
         found = one_of(name, options.get(name), clip)

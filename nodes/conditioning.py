@@ -76,6 +76,6 @@ class Scail2ClipEncode(io.ComfyNode):
     def execute(cls, clip_vision, reference_image: torch.Tensor) -> io.NodeOutput:
         """Return the request; nothing is computed here."""
         require_mlx()
-        from ..mlx_backend.pipelines.sample import ClipRequest
+        from ..mlx_backend.pipelines.picture import ClipRequest
 
         return io.NodeOutput(ClipRequest(clip_vision, to_numpy(reference_image[:1])))

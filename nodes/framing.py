@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..mlx_backend.conditioning.framing import METHODS, Framing, fit_reference
 from ..mlx_backend.interface.geometry import SIZE_STEP
 from ..mlx_backend.interface.variants import MODES, SCAIL2
+from ..mlx_backend.members.scail2.framing import METHODS, Framing, fit_reference
 from . import host, sockets
 from .tensors import to_image, to_numpy
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..mlx_backend.conditioning.masks import driving_background, reference_background
-from ..mlx_backend.conditioning.people import ORDERS, ColouredMask, Painter, backdrop, tell
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.variants import MODES
 from ..mlx_backend.media.contact_sheet import contact_sheet
+from ..mlx_backend.members.scail2.masks import driving_background, reference_background
+from ..mlx_backend.members.scail2.people import ORDERS, ColouredMask, Painter, backdrop, tell
 from . import host, sockets
 from .tensors import to_image, to_numpy
 

@@ -104,19 +104,21 @@ class Scail2Sampler(io.ComfyNode):
         )
         require_mlx()
         from ..mlx_backend.pipelines.limits import held_to_limits
+        from ..mlx_backend.pipelines.pictures import prepare, sample_pictures
         from ..mlx_backend.pipelines.recording import Recording, report_run
-        from ..mlx_backend.pipelines.sample import sample_clip
+        from ..mlx_backend.pipelines.run import Session
+        from ..mlx_backend.pipelines.store import Models
 
         recording = Recording(host.HostListener())
         scene, settings = held_to_limits(model, scene, settings, recording)
         text, clip = to_text(text, negative, is_guided=settings.is_guided), to_clip_request(clip_features)
         with neighbour().at_work():
             host.free_torch_memory()
-            kept = host.resume_folder() if resume else None
-            latents = sample_clip(model, vae, text, clip, scene, settings, recording, kept)
-        parts = [part for part in (model, text.encoder, clip.handle, vae) if part is not None]
-        report = report_run(parts, text.prompts, scene, settings, latents, recording)
-        return io.NodeOutput(to_latent(latents), str(report))
+            session = Session(listener=recording, kept=host.resume_folder() if resume else None)
+            models = Models(model, clip=clip.handle, vae=vae)
+            run = prepare(models, text, scene, settings, session, clip_picture=clip.picture, clip_tokens=clip.tokens)
+            latents = sample_pictures(run, session)
+        return io.NodeOutput(to_latent(latents), str(report_run(run, recording)))
 
 
 def _inputs() -> list[io.Input]:

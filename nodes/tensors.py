@@ -14,7 +14,7 @@ from ..mlx_backend.interface.variants import SCAIL2
 
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.latents import SegmentLatents
-    from ..mlx_backend.pipelines.sample import ClipRequest
+    from ..mlx_backend.pipelines.picture import ClipRequest
     from ..mlx_backend.pipelines.text import TextFeatures
 
 LATENT_KEY = "scail2_mlx"  # documented in docs/latent.md
@@ -134,7 +134,7 @@ def _text_of(name: str, conditioning: list) -> np.ndarray:
 
 def to_clip_request(features: ClipRequest | Any) -> ClipRequest:
     """Return the request of a socket for CLIP features: ours as it is, or the tokens of a CLIP_VISION_OUTPUT."""
-    from ..mlx_backend.pipelines.sample import ClipRequest
+    from ..mlx_backend.pipelines.picture import ClipRequest
 
     if not hasattr(features, "penultimate_hidden_states"):
         return features

@@ -8,9 +8,16 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from mlx_backend.interface.events import LogListener, Progress
+from mlx_backend.interface.events import Listener, LogListener, Progress
 from mlx_backend.interface.requests import SamplingSettings, Scene
-from mlx_backend.pipelines.generate import Prompts
+from mlx_backend.interface.tiling import Tiling
+from mlx_backend.pipelines import generate as pipeline
+from mlx_backend.pipelines.latents import SegmentLatents
+from mlx_backend.pipelines.picture import ClipRequest
+from mlx_backend.pipelines.pictures import prepare, sample_pictures
+from mlx_backend.pipelines.run import Run, Session
+from mlx_backend.pipelines.store import Handle, Models
+from mlx_backend.pipelines.text import Prompts, TextFeatures
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
@@ -85,3 +92,46 @@ def golden_settings(index: int) -> SamplingSettings:
 def golden_prompts(index: int) -> Prompts:
     case = golden_cases("pipeline")[index]
     return Prompts(case["prompt"], case["negative"])
+
+
+def generate(
+    models: Models,
+    prompts: Prompts,
+    scene: Scene,
+    settings: SamplingSettings,
+    tiling: Tiling | None,
+    listener: Listener,
+    kept: Path | None = None,
+) -> np.ndarray:
+    """The frames of a run that is prepared and made in one go."""
+    session = Session(listener=listener, kept=kept)
+    return pipeline.generate(prepare(models, prompts, scene, settings, session), tiling, session)
+
+
+def prepare_clip(
+    dit: Handle,
+    vae: Handle,
+    text: TextFeatures,
+    clip: ClipRequest,
+    scene: Scene,
+    settings: SamplingSettings,
+    session: Session,
+) -> Run:
+    """The run that the sampler's node makes of its sockets."""
+    shown = {"clip_picture": clip.picture, "clip_tokens": clip.tokens}
+    return prepare(Models(dit, clip=clip.handle, vae=vae), text, scene, settings, session, **shown)
+
+
+def sample_clip(
+    dit: Handle,
+    vae: Handle,
+    text: TextFeatures,
+    clip: ClipRequest,
+    scene: Scene,
+    settings: SamplingSettings,
+    listener: Listener,
+    kept: Path | None = None,
+) -> SegmentLatents:
+    """The latents of that run."""
+    session = Session(listener=listener, kept=kept)
+    return sample_pictures(prepare_clip(dit, vae, text, clip, scene, settings, session), session)

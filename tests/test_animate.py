@@ -118,21 +118,24 @@ class Run:
     """Stands in for the run: keeps what it is asked, and returns frames whose pixels are their numbers."""
 
     def __init__(self, monkeypatch):
-        monkeypatch.setattr(module("mlx_backend.pipelines.generate"), "generate_reported", self)
+        monkeypatch.setattr(module("mlx_backend.pipelines.pictures"), "prepare", lambda *asked: asked)
+        monkeypatch.setattr(module("mlx_backend.pipelines.generate"), "generate", self)
+        monkeypatch.setattr(module("mlx_backend.pipelines.recording"), "report_run", lambda *_: "{}")
         self.stores = []
         loaders = module("nodes.animate")
         new_store = loaders.new_store
         monkeypatch.setattr(loaders, "new_store", lambda found: self.stores.append(new_store(found)) or self.stores[-1])
         self.error = None
 
-    def __call__(self, models, prompts, scene, settings, tiling, recording, kept):
-        self.models, self.prompts, self.scene, self.settings = models, prompts, scene, settings
-        self.recording, self.kept = recording, kept
+    def __call__(self, asked, tiling, session):
+        self.models, self.prompts, scene, self.settings, _ = asked
+        self.scene, self.recording, self.kept = scene, session.listener, session.kept
+        models, recording = self.models, self.recording
         models.vae.store.get("vae", recording)
         if self.error is not None:
             raise self.error
         numbers = np.arange(len(scene.driving), dtype=np.float32).reshape(-1, 1, 1, 1)
-        return np.broadcast_to(numbers, (len(scene.driving), 64, 96, 3)).copy(), "{}"
+        return np.broadcast_to(numbers, (len(scene.driving), 64, 96, 3)).copy()
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ ALLOWED = {
     "media": {"interface"},
     "models": {"interface"},
     "sampling": {"interface", "runtime"},
-    "weights": {"interface", "models", "runtime"},
+    "members": {"interface", "models", "media"},
+    "weights": {"interface", "members", "models", "runtime"},
     "conditioning": {"interface", "models", "media"},
-    "pipelines": {"interface", "models", "runtime", "media", "sampling", "weights", "conditioning"},
+    "pipelines": {"interface", "members", "models", "runtime", "media", "sampling", "weights", "conditioning"},
     "diagnostics": {"interface", "models", "runtime", "weights"},
-    "cli": {"interface", "runtime", "media", "weights", "pipelines", "diagnostics"},
+    "cli": {"interface", "members", "runtime", "media", "weights", "pipelines", "diagnostics"},
 }
 NO_MLX_AT_IMPORT = ("interface", "media", "cli")
 FOREIGN = {"torch", "comfy", "comfy_api", "folder_paths", "nodes"}

@@ -14,9 +14,9 @@ from support import Recorder
 from demo import draw_assets
 from demo.draw_assets import is_mask, person, write_video
 from demo.samples import FRAME_COUNT, FRAME_RATE, LONG_COUNT, LONG_RATE, SIZE, pair, prompt, solo, times
-from mlx_backend.conditioning.inspection import inspect_people
-from mlx_backend.conditioning.scene import prepare_scene
 from mlx_backend.interface.requests import Scene
+from mlx_backend.members.scail2.inspection import inspect_people
+from mlx_backend.members.scail2.scene import prepare_scene
 from world.puppets import PARTS
 from world.scenes import MODES, WORDS
 from world.shapes import seen

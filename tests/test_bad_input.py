@@ -11,6 +11,7 @@ from support import (
     HEIGHT,
     WIDTH,
     Recorder,
+    generate,
     golden_cases,
     golden_file,
     golden_prompts,
@@ -18,13 +19,13 @@ from support import (
     golden_settings,
 )
 
-from mlx_backend.conditioning.masks import IDENTITIES, PLANES
-from mlx_backend.conditioning.scene import prepare_picture, prepare_scene
 from mlx_backend.interface.errors import NumericsError, RequestError
 from mlx_backend.interface.requests import SamplingSettings, Scene
+from mlx_backend.members.scail2.masks import IDENTITIES, PLANES
+from mlx_backend.members.scail2.scene import prepare_picture, prepare_scene
 from mlx_backend.models.scail2 import Scail2Model
-from mlx_backend.pipelines.generate import Prompts, generate
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.pipelines.text import Prompts
 
 COLOURS = [tuple(255 * channel for channel in PLANES[name]) for name in IDENTITIES]
 OFF_PALETTE = {

@@ -6,9 +6,10 @@ import pytest
 from support import Golden, Recorder, golden_cases, golden_file
 
 from mlx_backend.conditioning.clip import encode_clip
-from mlx_backend.conditioning.masks import packed
 from mlx_backend.conditioning.text import encode_text, tokenise
 from mlx_backend.media.resize import halved
+from mlx_backend.members.scail2.masks import packed
+from mlx_backend.models.conditioning import Known
 from mlx_backend.models.scail2 import Reference, Streams
 from mlx_backend.pipelines.store import get_clip, get_dit, get_text_encoder, get_vae
 from mlx_backend.sampling.noise import TorchNoise
@@ -44,13 +45,14 @@ def test_dit_matches_the_golden(index, models, listener):
         references=tuple(references),
         driving=array("pose"),
         driving_mask=array("driving_mask"),
-        history_mask=array("history_mask"),
         replacement=case["replace"],
         video_mask=mask[:, 1:],
     )
     dit = get_dit(models.dit, listener)
     context = dit.embed_context(array("text"), array("clip")[0])
-    out = dit(array("x"), case["t"], dit.prepare(streams), context, lambda: None)
+    x, history = array("x"), array("history_mask")
+    known = None if history is None else Known(history[:1] > 0, mx.zeros(x.shape))
+    out = dit(x, case["t"], dit.condition(context, x.shape[1:], streams, known), lambda: None)
     assert error(out, golden("out")) < DIT_BAR
 
 

@@ -7,11 +7,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support import GOLDENS, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, generate, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.pipelines import conditioning_cache
 from mlx_backend.pipelines.conditioning_cache import ConditioningCache
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.picture import encode_picture
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.pipelines.text import encode_prompts

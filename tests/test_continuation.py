@@ -5,7 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import golden_prompts, golden_scene, golden_settings
+from support import golden_prompts, golden_scene, golden_settings, sample_clip
 
 from mlx_backend.interface.continuation import Continuation
 from mlx_backend.interface.errors import RequestError
@@ -16,7 +16,7 @@ from mlx_backend.media.colour import colours_of
 from mlx_backend.pipelines.continuing import Continuing
 from mlx_backend.pipelines.decode import decode_latents, decode_segment, last_frames
 from mlx_backend.pipelines.latents import SegmentLatents
-from mlx_backend.pipelines.sample import ClipRequest, sample_clip
+from mlx_backend.pipelines.picture import ClipRequest
 from mlx_backend.pipelines.store import get_vae
 from mlx_backend.pipelines.text import encode_prompts
 from mlx_backend.sampling.noise import TorchNoise, segment_noise

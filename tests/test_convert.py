@@ -10,14 +10,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-from support import GOLDENS, ROOT, golden_file, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, ROOT, generate, golden_file, golden_prompts, golden_scene, golden_settings
 from test_formats import in_layout
 
 from mlx_backend.cli.main import main
 from mlx_backend.interface.conversion import ConvertOptions, Packing
 from mlx_backend.interface.errors import Cancelled, RequestError, WeightsError
 from mlx_backend.models.linear import PackedLinear
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.weights.checkpoints import convert as module
 from mlx_backend.weights.checkpoints.components import load_component

@@ -11,16 +11,16 @@ import torch
 from support import GOLDENS, golden_prompts, golden_scene, golden_settings
 from test_nodes import decoded, sampled
 
-from mlx_backend.conditioning.comfy_streams import ComfyCondition, ComfyStreams, applying, percent_to_sigma
-from mlx_backend.conditioning.streams import encode_references, segment_streams
 from mlx_backend.interface.continuation import Continuation
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.geometry import LatentSize
+from mlx_backend.members.member import Encoding
+from mlx_backend.members.scail2.comfy_streams import ComfyCondition, ComfyStreams, applying, percent_to_sigma
+from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.pipelines.continuing import Continuing
 from mlx_backend.pipelines.latents import normalised, raw
 from mlx_backend.pipelines.picture import encode_picture
 from mlx_backend.pipelines.planning import plan_denoising
-from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.pipelines.store import get_dit, get_vae
 from mlx_backend.pipelines.text import encode_prompts
 from mlx_backend.sampling.noise import TorchNoise
@@ -69,8 +69,8 @@ class CoreGraph:
         self.scene, self.settings = golden_scene(index), golden_settings(index)
         run = prepare_run(self.scene.references[:1], self.scene, self.settings, listener)
         vae, segment = get_vae(models.vae, listener), run.plan.segments[number]
-        references = encode_references(vae, run.scene, still)
-        self.streams = segment_streams(vae, run.scene, references, segment, still)
+        how = Encoding(vae=vae, tiling=None, check_cancelled=still, begin=lambda *_: lambda _: None)
+        self.streams = run.scene.encode(how, self.settings).streams(number, segment)
         prompts = golden_prompts(index)
         self.text = encode_prompts(models.text_encoder, prompts.positive, prompts.negative, listener)
         self.clip_tokens = encode_picture(models.clip, run.seen_by_clip, (), listener)
@@ -78,9 +78,9 @@ class CoreGraph:
         samples, self.noise_mask = torch.zeros(1, *size.shape), None
         if number:
             continuing = Continuing(vae=vae, how=Continuation(), plan=run.plan, tiling=None, listener=listener)
-            clamp = continuing.history(number, list(made), size)
-            samples = tensor(raw(np.array(clamp.clean)))
-            known = np.broadcast_to(np.array(clamp.mask), (1, *size.shape[1:]))
+            history = continuing.history(number, list(made), size)
+            samples = tensor(raw(np.array(history.clean)))
+            known = np.broadcast_to(np.array(history.mask), (1, *size.shape[1:]))
             self.noise_mask = tensor(1 - known.astype(np.float32))
         self.latent = {"samples": samples} | ({} if self.noise_mask is None else {"noise_mask": self.noise_mask})
 
@@ -171,16 +171,15 @@ def test_outside_its_range_the_pose_and_its_mask_are_no_tokens(nodes, models, mo
 
     dit = get_dit(models.dit, listener)
     shape = graph.latent["samples"].shape[1:]
-    history = mx.zeros((4, *shape[1:]))
-    segments = [
-        dit.prepare(replace(graph.streams, history_mask=history, **changes))
+    context = dit.embed_context(mx.array(graph.text.positive), mx.array(graph.clip_tokens))
+    conditionings = [
+        dit.condition(context, tuple(shape[1:]), replace(graph.streams, **changes))
         for changes in ({}, {"driving": None, "driving_mask": None})
     ]
-    context = dit.embed_context(mx.array(graph.text.positive), mx.array(graph.clip_tokens))
     grid, x = simple_schedule(6, 8.0), mx.array(TorchNoise(graph.settings.seed).draw(tuple(shape)))
     for step in range(6):
         # the sigmas are 1, .976, .941, .889, .800, .616, and half of the schedule is passed below .8889
-        velocity = dit(x, grid.timesteps[step], segments[step >= 4], context, still)
+        velocity = dit(x, grid.timesteps[step], conditionings[step >= 4], still)
         x = x + (grid.sigmas[step + 1] - grid.sigmas[step]) * velocity
     assert np.abs(made.numpy() - raw(np.array(x))).max() < BAR
     always = sample(nodes, graph, model, **steps)["samples"][0]

@@ -6,19 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import GOLDENS, Golden, golden_cases, golden_file, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, Golden, generate, golden_cases, golden_file, golden_prompts, golden_scene, golden_settings
 from test_nodes import decoded, sampled
 
 from mlx_backend.cli.main import main
-from mlx_backend.conditioning.draft import drafted
-from mlx_backend.conditioning.scene import prepare_scene
 from mlx_backend.interface.draft import DRAFT_FRAMES, draft_size
 from mlx_backend.interface.geometry import LatentSize
 from mlx_backend.interface.requests import SamplingSettings, Scene
+from mlx_backend.members.scail2.draft import drafted
+from mlx_backend.members.scail2.prepared import prepare_run
+from mlx_backend.members.scail2.scene import prepare_scene
 from mlx_backend.pipelines import denoising
 from mlx_backend.pipelines.continuing import Continuing
-from mlx_backend.pipelines.generate import generate
-from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.sampling.noise import TorchNoise, drafted_noise
 
 FULL = LatentSize.of_pixels(81, 832, 480).shape

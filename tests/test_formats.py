@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import GOLDENS, golden_file, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, generate, golden_file, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.cli.main import main
 from mlx_backend.interface.errors import WeightsError
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.weights.checkpoints.component_file import open_component
 from mlx_backend.weights.checkpoints.snapshot import Snapshot, find_snapshots

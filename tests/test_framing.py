@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_backend.conditioning.framing import LINE, Framing, fit_reference, people_boxes
-from mlx_backend.conditioning.masks import BLACK, PLANES, WHITE, driving_background, reference_background
-from mlx_backend.conditioning.scene import prepare_picture, prepare_scene
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.requests import Scene
 from mlx_backend.media.resize import MASK, PHOTO, fit
+from mlx_backend.members.scail2.framing import LINE, Framing, fit_reference, people_boxes
+from mlx_backend.members.scail2.masks import BLACK, PLANES, WHITE, driving_background, reference_background
+from mlx_backend.members.scail2.scene import prepare_picture, prepare_scene
 
 WIDTH, HEIGHT = 192, 128
 MODES = ("animation", "replacement")

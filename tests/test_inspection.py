@@ -9,17 +9,17 @@ import torch
 from support import GOLDENS, ROOT, Recorder, golden_scene
 
 from demo.pack import load_pack
-from mlx_backend.conditioning import input_sheet as sheets
-from mlx_backend.conditioning.input_sheet import input_sheet, tinted
-from mlx_backend.conditioning.inspection import inspect_people
-from mlx_backend.conditioning.masks import BLACK, PLANES, WHITE, packed
-from mlx_backend.conditioning.scene import PreparedScene
-from mlx_backend.conditioning.streams import window
 from mlx_backend.interface.errors import Cancelled, DependencyError, RequestError
 from mlx_backend.interface.requests import Scene
 from mlx_backend.interface.segments import plan_segments
 from mlx_backend.media.read import read_video
 from mlx_backend.media.resize import halved
+from mlx_backend.members.scail2 import input_sheet as sheets
+from mlx_backend.members.scail2.input_sheet import input_sheet, tinted
+from mlx_backend.members.scail2.inspection import inspect_people
+from mlx_backend.members.scail2.masks import BLACK, PLANES, WHITE, packed
+from mlx_backend.members.scail2.scene import PreparedScene
+from mlx_backend.members.scail2.streams import window
 from mlx_backend.pipelines import input_check, planning
 from mlx_backend.pipelines.input_check import Choices, check_inputs
 from mlx_backend.pipelines.store import Models, ModelStore

@@ -202,7 +202,6 @@ def test_the_ledger_is_what_the_model_multiplies(config, size, references, monke
         ),
         driving=noise(16, frames, height // 2, width // 2),
         driving_mask=noise(28, frames, height // 2, width // 2),
-        history_mask=None,
         replacement=False,
     )
     ops = dit_pass(config, tokens, on_gpu=False, compute="float32")
@@ -210,13 +209,13 @@ def test_the_ledger_is_what_the_model_multiplies(config, size, references, monke
 
     with monkeypatch.context() as patch:
         prepared = Multiplied(patch)
-        segment = model.prepare(streams)
         context = model.embed_context(noise(9, config.text_dim), noise(tokens.image, config.clip_dim))
+        conditioning = model.condition(context, size.shape[1:], streams)
     assert prepared.flops["product"] == total_flops(known)
 
     with monkeypatch.context() as patch:
         found = Multiplied(patch)
-        mx.eval(model(noise(*size.shape), 500.0, segment, context, lambda: None))
+        mx.eval(model(noise(*size.shape), 500.0, conditioning, lambda: None))
     for kind in ("product", "attention"):
         wanted = [op for op in ops if op.kind == kind]
         assert found.flops[kind] == sum(op.flops for op in wanted)

@@ -8,14 +8,13 @@ import types
 from dataclasses import replace
 
 import pytest
-from support import GOLDENS, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, generate, golden_prompts, golden_scene, golden_settings
 
 from demo.pack import load_pack
 from mlx_backend.interface.errors import WeightsError
 from mlx_backend.interface.events import LogListener
 from mlx_backend.interface.limits import LIMITS, Limits
 from mlx_backend.interface.requests import SamplingSettings
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.input_check import Choices, check_inputs
 from mlx_backend.pipelines.limits import held_to_limits
 from mlx_backend.pipelines.store import Models, ModelStore

@@ -11,11 +11,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from safetensors.numpy import load_file as load_numpy
-from support import FRAMES_BAR, GOLDENS, golden_file, golden_prompts, golden_scene, golden_settings
+from support import FRAMES_BAR, GOLDENS, generate, golden_file, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.interface.errors import WeightsError
 from mlx_backend.models.linear import PackedLinear
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore, get_dit
 from mlx_backend.pipelines.text import encode_prompts
 from mlx_backend.weights.checkpoints.components import check_file, load_component

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from safetensors.numpy import load_file, save_file
-from support import GOLDENS, golden_file, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, generate, golden_file, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.interface.errors import WeightsError
 from mlx_backend.interface.requests import LoraRequest
 from mlx_backend.models.linear import PackedLinear
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.weights.checkpoints.snapshot import Snapshot
 from mlx_backend.weights.lora import apply as lora_module
@@ -62,11 +61,11 @@ def forward(model):
         references=(Reference(golden["ref"], golden["ref_mask"][:, :1]),),
         driving=golden["pose"],
         driving_mask=golden["driving_mask"],
-        history_mask=None,
         replacement=False,
     )
     context = model.embed_context(golden["text"], golden["clip"][0])
-    return np.array(model(golden["x"], 500.0, model.prepare(streams), context, lambda: None))
+    x = golden["x"]
+    return np.array(model(x, 500.0, model.condition(context, x.shape[1:], streams), lambda: None))
 
 
 def folder_with(tmp_path, dit, name="merged"):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from support import Recorder
 
-from mlx_backend.conditioning.masks import BLACK, WHITE
-from mlx_backend.conditioning.people import Painter, tell
-from mlx_backend.conditioning.scene import prepare_scene
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.requests import Scene
+from mlx_backend.members.scail2.masks import BLACK, WHITE
+from mlx_backend.members.scail2.people import Painter, tell
+from mlx_backend.members.scail2.scene import prepare_scene
 
 LETTERS = {
     "k": (0, 0, 0),

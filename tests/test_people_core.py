@@ -14,8 +14,8 @@ import pytest
 import torch
 from support import ROOT
 
-from mlx_backend.conditioning.people import ORDERS
 from mlx_backend.interface.variants import MODES
+from mlx_backend.members.scail2.people import ORDERS
 
 pytestmark = pytest.mark.comfyui
 CASES = [

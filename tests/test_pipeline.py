@@ -9,6 +9,7 @@ import pytest
 from support import (
     FRAMES_BAR,
     Recorder,
+    generate,
     golden_cases,
     golden_file,
     golden_prompts,
@@ -20,7 +21,6 @@ from mlx_backend.interface.errors import Cancelled, NumericsError, RequestError
 from mlx_backend.interface.segments import plan_segments
 from mlx_backend.models.block import Block
 from mlx_backend.models.scail2 import Scail2Model
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
 
 
@@ -130,7 +130,9 @@ def test_nan_stops_the_run_at_its_step(models, listener, monkeypatch):
 
 
 def test_text_features_of_another_model_are_refused(models, listener):
-    from mlx_backend.pipelines.sample import ClipRequest, sample_clip
+    from support import sample_clip
+
+    from mlx_backend.pipelines.picture import ClipRequest
     from mlx_backend.pipelines.text import TextFeatures
 
     scene = golden_scene(0)

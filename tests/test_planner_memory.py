@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support import GOLDENS, Recorder
+from support import GOLDENS, Recorder, generate
 
 from mlx_backend.conditioning.clip import encode_clip
 from mlx_backend.conditioning.text import encode_text
@@ -27,8 +27,8 @@ from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
 from mlx_backend.pipelines.decode import decode_segment
-from mlx_backend.pipelines.generate import Prompts, generate
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.pipelines.text import Prompts
 from mlx_backend.runtime.crossover import few_rows
 from mlx_backend.sampling.loop import denoise
 from mlx_backend.sampling.solvers import make_solver
@@ -161,15 +161,14 @@ def test_loading_and_denoising(case, tmp_path):
         references=tuple(Reference(noise(*reference), None) for _ in range(job.references)),
         driving=noise(16, frames, size.height // 2, size.width // 2),
         driving_mask=None,
-        history_mask=None,
         replacement=False,
     )
     text, picture = noise(12, config.text_dim), noise(257, config.clip_dim)
     contexts = [dit.embed_context(text, picture), dit.embed_context(text, picture)]  # with and without prompt
-    segment = dit.prepare(streams)
+    conditioning = dit.condition(contexts[0], size.shape[1:], streams)
 
     def velocity(x, t):
-        return dit(x, t, segment, contexts[0], lambda: None)
+        return dit(x, t, conditioning, lambda: None)
 
     denoise(velocity, make_solver("unipc", 1, 3.0), noise(*size.shape), None, lambda *_: None)
     peaks.take("denoise")

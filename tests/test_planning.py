@@ -5,15 +5,14 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import golden_prompts, golden_scene, golden_settings
+from support import generate, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.interface.chunks import chunk_bounds, dispatch_limit
 from mlx_backend.interface.conversion import ConvertOptions
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.planner import choose
+from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.pipelines import planning
-from mlx_backend.pipelines.generate import generate
-from mlx_backend.pipelines.prepared import prepare_run
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.runtime.probe import Rate
 from mlx_backend.weights.checkpoints.components import part_sizes
@@ -86,7 +85,9 @@ def test_the_plan_reaches_the_model(snapshot, listener, monkeypatch):
 
 
 def test_tiles_are_taken_where_whole_frames_do_not_fit(snapshot, listener, monkeypatch):
-    from mlx_backend.pipelines.sample import ClipRequest, sample_clip
+    from support import sample_clip
+
+    from mlx_backend.pipelines.picture import ClipRequest
     from mlx_backend.pipelines.text import encode_prompts
 
     models = Models.of(ModelStore(snapshot, "auto"))

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
-from support import Golden, golden_file, golden_prompts, golden_scene, golden_settings
+from support import Golden, generate, golden_file, golden_prompts, golden_scene, golden_settings
 from test_lora import folder_with
 
+from mlx_backend.models.conditioning import Known
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.weights.checkpoints import components
 from mlx_backend.weights.checkpoints.component_file import open_component
@@ -35,7 +35,6 @@ def test_bf16_products_stay_near_float32_and_the_stream_stays_float32(snapshot):
         references=(Reference(mx.array(golden("ref")), mask[:, :1]),),
         driving=mx.array(golden("pose")),
         driving_mask=mx.array(golden("driving_mask")),
-        history_mask=mx.array(golden("history_mask")),
         replacement=False,
         video_mask=mask[:, 1:],
     )
@@ -45,12 +44,14 @@ def test_bf16_products_stay_near_float32_and_the_stream_stays_float32(snapshot):
     class Watched(block):
         def __call__(self, chunks, *rest):
             super().__call__(chunks, *rest)
-            seen.extend(chunk.dtype for chunk in chunks)
+            seen.extend(rows.x.dtype for rows in chunks)
 
     for layer in model.blocks:
         layer.__class__ = Watched
     context = model.embed_context(mx.array(golden("text")), mx.array(golden("clip"))[0])
-    out = model(mx.array(golden("x")), 777.0, model.prepare(streams), context, lambda: None)
+    x = mx.array(golden("x"))
+    known = Known(mx.array(golden("history_mask"))[:1] > 0, mx.zeros(x.shape))
+    out = model(x, 777.0, model.condition(context, x.shape[1:], streams, known), lambda: None)
     assert model.blocks[0].self_attn.q.weight.dtype == mx.bfloat16
     assert set(seen) == {mx.float32}
     assert out.dtype == mx.float32

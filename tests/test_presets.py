@@ -235,11 +235,11 @@ class Asked(Exception):
 
 
 def test_the_sampler_hands_on_what_the_settings_say(nodes, monkeypatch):
-    def ask(model, vae, text, clip, scene, settings, listener, kept):
+    def ask(models, text, scene, settings, session, **clip):
         raise Asked(settings, scene.width, scene.height)
 
-    module = importlib.import_module(f"{load_pack().__name__}.mlx_backend.pipelines.sample")
-    monkeypatch.setattr(module, "sample_clip", ask)
+    module = importlib.import_module(f"{load_pack().__name__}.mlx_backend.pipelines.pictures")
+    monkeypatch.setattr(module, "prepare", ask)
     inputs = {item.id: item.default for item in schema("Scail2Sampler").inputs if hasattr(item, "default")}
     picture = torch.zeros(1, 64, 96, 3)
     model = nodes["LoadScail2MLX"]({"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"})[0]
@@ -255,8 +255,9 @@ def test_the_sampler_hands_on_what_the_settings_say(nodes, monkeypatch):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_grid_reaches_the_sampling(grid, models, listener, monkeypatch):
     """A run on the tiny snapshot steps on the grid that was asked for."""
+    from support import generate
+
     from mlx_backend.pipelines import denoising
-    from mlx_backend.pipelines.generate import generate
 
     made = []
 

@@ -8,15 +8,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-from support import Recorder, golden_prompts, golden_scene, golden_settings
+from support import Recorder, generate, golden_prompts, golden_scene, golden_settings
 
 from demo.pack import load_pack
 from mlx_backend.interface.events import Progress
 from mlx_backend.interface.tiling import Tiling
+from mlx_backend.models.conditioning import Known
 from mlx_backend.models.vae21 import WanVAE21
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.reports import StepReport
-from mlx_backend.sampling.loop import Clamp, denoise
+from mlx_backend.sampling.loop import denoise
 from mlx_backend.sampling.solvers import make_solver
 
 
@@ -62,7 +62,7 @@ def test_the_estimate_of_a_model_that_knows_the_picture_is_the_picture(solver):
     def velocity(x, t):
         return (x - picture) / next(sigmas)
 
-    denoise(velocity, chosen, noise, Clamp(mask, known), lambda i, estimate: seen.append(np.array(estimate())))
+    denoise(velocity, chosen, noise, Known(mask, known), lambda i, estimate: seen.append(np.array(estimate())))
     assert len(seen) == 4
     for estimate in seen:
         assert np.array_equal(estimate[:, 0], np.array(known)[:, 0])

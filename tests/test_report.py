@@ -23,11 +23,14 @@ from mlx_backend.interface.events import Listener, Progress
 from mlx_backend.interface.requests import LoraRequest, SamplingSettings, Scene
 from mlx_backend.interface.segments import plan_segments
 from mlx_backend.interface.version import VERSION
-from mlx_backend.pipelines.generate import generate_reported
+from mlx_backend.members.member import NoPictures, PreparedRun
+from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.kept_files import keep_new_file
-from mlx_backend.pipelines.latents import SegmentLatents
+from mlx_backend.pipelines.pictures import PictureMaterial, prepare
 from mlx_backend.pipelines.recording import Recording, report_run
-from mlx_backend.pipelines.store import Handle, ModelStore
+from mlx_backend.pipelines.run import Run, Session
+from mlx_backend.pipelines.store import Handle, Models, ModelStore
+from mlx_backend.pipelines.text import TextFeatures
 from mlx_backend.weights.checkpoints.identity import file_identity
 from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
@@ -137,8 +140,9 @@ def golden_report(models, index):
 
     scene, settings = golden_scene(index), golden_settings(index)
     recording = Recording(Recorder())
-    frames, report = generate_reported(models, golden_prompts(index), scene, settings, None, recording)
-    return frames, report, scene, settings
+    session = Session(listener=recording)
+    run = prepare(models, golden_prompts(index), scene, settings, session)
+    return generate(run, None, session), report_run(run, recording), scene, settings
 
 
 def test_a_run_in_segments_is_reported_and_is_the_same_run(models):
@@ -187,22 +191,27 @@ def test_the_model_is_told_by_its_numbers_and_without_its_folders(models):
     assert str(SNAPSHOT) not in str(report)
 
 
-def one_latent():
-    return SegmentLatents((np.zeros((16, 1, 8, 12), np.float32),), plan_segments(1, 81, 5))
-
-
-def one_scene():
-    return Scene(references=np.zeros((1, 64, 96, 3)), driving=np.zeros((1, 64, 96, 3)))
+def one_run(*loras):
+    """A still picture that was made with a DiT of these LoRAs, from features of nobody knows which words."""
+    models = Models(Handle(ModelStore(Snapshot.open(SNAPSHOT), "float32"), "dit", loras))
+    prepared = PreparedRun(NoPictures((96, 64)), None, plan_segments(1, 81, 5), ((16, 1, 8, 12),))
+    features = TextFeatures(np.zeros((1, 64), np.float32), np.zeros((1, 64), np.float32))
+    return Run(
+        models=models,
+        material=PictureMaterial(prepared, features, models),
+        settings=SamplingSettings(),
+        how=None,
+        facts={"scene": {"mode": "animation"}, "pictures": {}},
+    )
 
 
 def test_loras_are_in_it_and_a_file_that_is_gone_costs_no_result(tmp_path, caplog):
     there, gone = tmp_path / "lightx2v.safetensors", tmp_path / "gone.safetensors"
     there.write_bytes(b"numbers")
     loras = (LoraRequest(there, 0.8), LoraRequest(gone, -1.0))
-    part = Handle(ModelStore(Snapshot.open(SNAPSHOT), "float32"), "dit", loras)
     recording = Recording(Recorder())
     with caplog.at_level(logging.WARNING, "scail2_mlx"):
-        report = report_run([part], None, one_scene(), SamplingSettings(), one_latent(), recording)
+        report = report_run(one_run(*loras), recording)
     assert report.loras == (
         {"file": there.name, "digest": file_identity(there)[:16], "strength": 0.8},
         {"file": gone.name, "digest": None, "strength": -1.0},
@@ -218,7 +227,7 @@ def test_the_users_name_is_left_out_of_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/Users/somebody")
     recording = Recording(Recorder())
     recording.note("Segment 1 was taken from /Users/somebody/ComfyUI/output.")
-    report = report_run([], None, one_scene(), SamplingSettings(), one_latent(), recording)
+    report = report_run(one_run(), recording)
     assert report.notes == ("Segment 1 was taken from ~/ComfyUI/output.",)
 
 

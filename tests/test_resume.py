@@ -7,17 +7,16 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import Recorder, golden_prompts, golden_scene, golden_settings
+from support import Recorder, generate, golden_prompts, golden_scene, golden_settings, sample_clip
 
 from mlx_backend.interface.continuation import Continuation
 from mlx_backend.interface.errors import Cancelled
 from mlx_backend.interface.requests import LoraRequest
 from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.pipelines import finished
-from mlx_backend.pipelines.generate import Prompts, generate
-from mlx_backend.pipelines.sample import ClipRequest, sample_clip
+from mlx_backend.pipelines.picture import ClipRequest
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.pipelines.text import encode_prompts
+from mlx_backend.pipelines.text import Prompts, encode_prompts
 
 INDEX = 3  # segments of 13 frames, two steps each
 TWO_SEGMENTS = 21  # frames

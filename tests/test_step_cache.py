@@ -6,13 +6,13 @@ import logging
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import golden_cases, golden_prompts, golden_scene, golden_settings
+from support import golden_cases, golden_prompts, golden_scene, golden_settings, sample_clip
 
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.requests import Economy, SamplingSettings
+from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.models.scail2 import Scail2Model
-from mlx_backend.pipelines.prepared import prepare_run
-from mlx_backend.pipelines.sample import ClipRequest, sample_clip
+from mlx_backend.pipelines.picture import ClipRequest
 from mlx_backend.pipelines.text import encode_prompts
 from mlx_backend.sampling.easycache import EasyCache
 from mlx_backend.sampling.economy import Passes, segment_velocity

@@ -11,7 +11,7 @@ import test_gguf_file as ggufs
 import torch
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
-from support import GOLDENS, Recorder, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, Recorder, generate, golden_prompts, golden_scene, golden_settings
 from test_lora import folder_with, forward, lora  # noqa: F401 - a fixture
 
 from mlx_backend.conditioning.text import encode_text
@@ -20,7 +20,6 @@ from mlx_backend.interface.requests import LoraRequest
 from mlx_backend.interface.sizes import Scail2Config, UMT5Config
 from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.models.umt5 import UMT5Encoder
-from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.weights.checkpoints.components import load_component
 from mlx_backend.weights.checkpoints.convert import ConvertOptions, convert
@@ -151,11 +150,10 @@ def forward_of(model, check=lambda: None):
         references=(Reference(latent[:, :1], None),),
         driving=mx.ones((16, 2, 4, 4)),
         driving_mask=None,
-        history_mask=None,
         replacement=False,
     )
     context = model.embed_context(mx.ones((4, model.config.text_dim)), mx.ones((257, model.config.clip_dim)))
-    out = model(latent, 500.0, model.prepare(streams), context, check)
+    out = model(latent, 500.0, model.condition(context, latent.shape[1:], streams), check)
     mx.eval(out)
     return out
 

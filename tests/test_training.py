@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 torch = pytest.importorskip("torch")
 
 from mlx_backend.interface.sizes import Scail2Config, VAEConfig  # noqa: E402
+from mlx_backend.models.conditioning import Known  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams  # noqa: E402
 from mlx_backend.models.vae21 import WanVAE21  # noqa: E402
 from training import dit, measures, snapshot, stage, vae  # noqa: E402
@@ -130,11 +131,12 @@ def test_the_dit_twin_gives_our_velocity(replacement, extras, known):
         references=(pairs[-1], *pairs[:-1]),
         driving=mx.array(driving),
         driving_mask=mx.array(driving_mask),
-        history_mask=mx.broadcast_to(mx.array(history)[None, :, None, None], (4, frames, height, width)),
         replacement=replacement,
     )
     context = ours.embed_context(mx.array(text), mx.array(clip))
-    found = np.array(ours(mx.array(x), 731.0, ours.prepare(streams), context, lambda: None))
+    clean = Known(mx.array(history)[None, :, None, None] > 0, mx.zeros(x.shape))
+    conditioning = ours.condition(context, x.shape[1:], streams, clean)
+    found = np.array(ours(mx.array(x), 731.0, conditioning, lambda: None))
     assert np.abs(found - wanted).max() < BAR * np.abs(wanted).max()
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlx_backend.conditioning.masks import IDENTITIES as NAMES
-from mlx_backend.conditioning.masks import PLANES, driving_background, reference_background
+from mlx_backend.members.scail2.masks import IDENTITIES as NAMES
+from mlx_backend.members.scail2.masks import PLANES, driving_background, reference_background
 from world.scenes import MODES, WORDS, Example, Group, blacked
 from world.shapes import seen
 from world.stage import IDENTITIES

@@ -19,8 +19,11 @@ from mlx_backend.interface.conversion import ConvertOptions
 from mlx_backend.interface.events import LogListener
 from mlx_backend.interface.requests import Economy, SamplingSettings, Scene
 from mlx_backend.interface.small_model import SMALL_MODEL, SMALL_SETTINGS
-from mlx_backend.pipelines.generate import Prompts, generate
+from mlx_backend.pipelines.generate import generate
+from mlx_backend.pipelines.pictures import prepare
+from mlx_backend.pipelines.run import Session
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.pipelines.text import Prompts
 from mlx_backend.weights.checkpoints.convert import convert, open_source
 from mlx_backend.weights.checkpoints.snapshot import Snapshot
 from world.scenes import MODES, Example, Group
@@ -58,7 +61,8 @@ class Judge:
     def frames(self, example: Example) -> np.ndarray:
         """Return the pipeline's frames [F, SIDE, SIDE, 3] in 0..255 for an example."""
         prompts, scene = Prompts(example.caption), scene_of(example)
-        made = generate(self._models, prompts, scene, self._settings, None, LogListener())
+        session = Session(listener=LogListener())
+        made = generate(prepare(self._models, prompts, scene, self._settings, session), None, session)
         return made.clip(0, 1) * 255
 
 

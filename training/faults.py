@@ -9,12 +9,12 @@ from unittest.mock import patch
 import mlx.core as mx
 import numpy as np
 
-from mlx_backend.conditioning import streams
-from mlx_backend.conditioning.masks import TEMPORAL, packed
+from mlx_backend.members.scail2 import streams
+from mlx_backend.members.scail2.masks import TEMPORAL, packed
 from mlx_backend.models import scail2
+from mlx_backend.models.conditioning import Known
 from mlx_backend.models.vae_layers import Stream
 from mlx_backend.pipelines.continuing import Continuing
-from mlx_backend.sampling.loop import Clamp
 
 
 def _colour_first(mask: np.ndarray) -> np.ndarray:
@@ -23,9 +23,9 @@ def _colour_first(mask: np.ndarray) -> np.ndarray:
     return right.reshape(TEMPORAL, -1, *right.shape[1:]).swapaxes(0, 1).reshape(right.shape)
 
 
-def _nothing_known(history, self: Continuing, number: int, made: list, size) -> Clamp:  # noqa: ANN001
-    clamp = history(self, number, made, size)
-    return Clamp(mx.zeros_like(clamp.mask), clamp.clean)
+def _nothing_known(history, self: Continuing, number: int, made: list, size) -> Known:  # noqa: ANN001
+    known = history(self, number, made, size)
+    return Known(mx.zeros_like(known.mask), known.clean)
 
 
 def _forgetful(_: Stream, __: object, frame: mx.array, count: int) -> list[mx.array]:
@@ -48,7 +48,7 @@ def fault(name: str | None) -> Iterator[None]:
         case "history":
             right = Continuing.history
             dropped = lambda *given: _nothing_known(right, *given)  # noqa: E731
-            with patch.object(Continuing, "history", dropped), patch.object(streams, "history_mask", _no_mask):
+            with patch.object(Continuing, "history", dropped):
                 yield
         case "cache" | "causality":
             last = Stream.last
@@ -57,11 +57,6 @@ def fault(name: str | None) -> Iterator[None]:
                 yield
         case _:
             raise ValueError(f"The fault '{name}' is unknown: choose one of {', '.join(FAULTS)}.")
-
-
-def _no_mask(driving: mx.array, _: object) -> mx.array:
-    _, frames, height, width = driving.shape
-    return mx.zeros((scail2.HISTORY_CHANNELS, frames, 2 * height, 2 * width))
 
 
 FAULTS = {

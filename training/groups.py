@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlx_backend.conditioning.masks import SPATIAL, TEMPORAL, packed
+from mlx_backend.members.scail2.masks import SPATIAL, TEMPORAL, packed
 from world.scenes import Group, blacked
 from world.stage import Shot
 

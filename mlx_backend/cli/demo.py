@@ -42,8 +42,11 @@ def run(chosen: argparse.Namespace) -> None:
             f"The folder {chosen.output} cannot be made ({reason_of(error)}): choose another --output."
         ) from error
     require_mlx()
-    from ..pipelines.generate import Prompts, generate
+    from ..pipelines.generate import generate
+    from ..pipelines.pictures import prepare
+    from ..pipelines.run import Session
     from ..pipelines.store import Models, ModelStore
+    from ..pipelines.text import Prompts
     from ..weights.checkpoints.snapshot import Snapshot
 
     driving = read_video(ASSETS / "driving.mp4")
@@ -55,7 +58,8 @@ def run(chosen: argparse.Namespace) -> None:
     )
     settings = SamplingSettings() if chosen.model else SMALL_SETTINGS
     models = Models.of(ModelStore(Snapshot.open(chosen.model or SMALL_MODEL), "auto"))
-    frames = generate(models, Prompts(PROMPT), scene, settings, None, TerminalListener())
+    session = Session(listener=TerminalListener())
+    frames = generate(prepare(models, Prompts(PROMPT), scene, settings, session), None, session)
     write_video(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.fps)
     rows = [("reference", scene.references), ("driving video", scene.driving), ("result", frames)]
     write_video(chosen.output / "demo.png", contact_sheet(rows)[None] / 255.0, SCAIL2.fps)

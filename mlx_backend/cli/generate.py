@@ -161,20 +161,25 @@ def run(chosen: argparse.Namespace) -> None:
     check_output(chosen.output, len(scene.driving[scene.cut]), fps)
     require_mlx()
     from ..pipelines.decode import Tiling
-    from ..pipelines.generate import Prompts, generate, generate_reported
-    from ..pipelines.recording import Recording
+    from ..pipelines.generate import generate
+    from ..pipelines.pictures import prepare
+    from ..pipelines.recording import Recording, report_run
+    from ..pipelines.run import Session
     from ..pipelines.store import Models, ModelStore
+    from ..pipelines.text import Prompts
 
     cache = None if chosen.no_cache else CACHE.expanduser()
     store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, int(chosen.memory * 1e9))
     models, prompts = Models.of(store, loras), Prompts(chosen.prompt, chosen.negative)
     tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
-    if not chosen.report:
-        write_video(chosen.output, generate(models, prompts, scene, settings, tiling, listener, chosen.resume), fps)
-        return
-    frames, report = generate_reported(models, prompts, scene, settings, tiling, Recording(listener), chosen.resume)
+    recording = Recording(listener) if chosen.report else None
+    session = Session(listener=recording or listener, kept=chosen.resume)
+    made = prepare(models, prompts, scene, settings, session)
+    frames = generate(made, tiling, session)
+    report = None if recording is None else report_run(made, recording)
     write_video(chosen.output, frames, fps)
-    listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
+    if report is not None:
+        listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
 
 
 def _keep_report(output: Path, report: str) -> Path:

@@ -194,18 +194,16 @@ def _forward(case: Case, model: Scail2Model) -> Callable[[], None]:
     shape = case.size.shape
     latent = drawn(shape, mx.float32)
     half = (*shape[:2], shape[2] // 2, shape[3] // 2)
-    segment = model.prepare(
-        Streams(
-            references=(Reference(latent[:, :1], None),),
-            driving=drawn(half, mx.float32),
-            driving_mask=None,
-            history_mask=None,
-            replacement=False,
-        )
+    streams = Streams(
+        references=(Reference(latent[:, :1], None),),
+        driving=drawn(half, mx.float32),
+        driving_mask=None,
+        replacement=False,
     )
     text, clip = (TEXT_TOKENS, model.config.text_dim), (IMAGE_TOKENS, model.config.clip_dim)
     context = model.embed_context(drawn(text, mx.float32), drawn(clip, mx.float32))
-    return lambda: mx.eval(model(latent, TIMESTEP, segment, context, lambda: None))
+    conditioning = model.condition(context, shape[1:], streams)
+    return lambda: mx.eval(model(latent, TIMESTEP, conditioning, lambda: None))
 
 
 def _peak(work: Callable[[], None]) -> int:

@@ -134,7 +134,7 @@ def check_mode(mode: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """The pictures of a run, each [F, H, W, 3] in 0..1, at any size.
+    """The pictures of a run, each [F, H, W, 3] in 0..1, at any size; None where a member of the family has none.
 
     `references`: the primary one first, the others are extra views. Masks are coloured pictures [F, H, W, 3], or one
     person's mask [F, H, W]; `reference_masks` go with the references in order, the driving mask frame by frame.
@@ -144,8 +144,8 @@ class Scene:
     the driving video's.
     """
 
-    references: np.ndarray
-    driving: np.ndarray
+    references: np.ndarray | None = None
+    driving: np.ndarray | None = None
     reference_masks: np.ndarray | None = None
     driving_mask: np.ndarray | None = None
     mode: str = MODES[0]

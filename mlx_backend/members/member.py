@@ -1,8 +1,25 @@
-"""What the rest of the backend asks of a model of the family."""
+"""What the rest of the backend asks of a model of the family, and what it does where a model is plain."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..interface.errors import RequestError
+from ..interface.events import Listener
+from ..interface.geometry import LatentSize
+from ..interface.requests import SamplingSettings, Scene
+from ..interface.segments import Segment, SegmentPlan, plan_segments
+from ..interface.tiling import Tiling
+
+if TYPE_CHECKING:  # rows of the table need no MLX
+    from ..models.attention import Context
+    from ..models.conditioning import Conditioning, Known
+
+Condition = Callable[[Any, "Context"], "Conditioning"]  # of a model (WanModel) and of an embedded context
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,12 +37,124 @@ class Defaults:
     segment_overlap: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Encoding:
+    """How pictures are encoded: the VAE, its tiles (None: whole), where to stop, and whom to tell.
+
+    `begin(phase, units, number)` tells that a phase of so many units begins, in segment `number` from 0 if in any, and
+    returns what takes the share of it that is done.
+    """
+
+    vae: Any
+    tiling: Tiling | None
+    check_cancelled: Callable[[], None]
+    begin: Callable[[str, int, int | None], Callable[[float], None]]
+
+
+class EncodedPictures(Protocol):
+    """The pictures of a run, those that all segments share encoded."""
+
+    def condition(self, number: int, segment: Segment, known: Known | None) -> Condition:
+        """Encode what segment `number` sees; return what embeds it. `known`: its frames that are clean already."""
+
+
+class PreparedPictures(Protocol):
+    """The pictures of a request at one size, checked; nothing is encoded. `references` are pictures [N, H, W, 3]."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+
+    @property
+    def references(self) -> np.ndarray | tuple[()]:
+        """The reference pictures."""
+
+    @property
+    def described(self) -> str:
+        """What is no picture, as part of a kept segment's name."""
+
+    def arrays(self) -> Iterable[np.ndarray | None]:
+        """Return what all segments are made from."""
+
+    def arrays_of(self, segment: Segment) -> Iterable[np.ndarray]:
+        """Return what only this segment is made from."""
+
+    def encode(self, how: Encoding, settings: SamplingSettings) -> EncodedPictures:
+        """Encode what all segments share."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedRun:
+    """What is left of a request to compute once it has been checked: its pictures, and how it is cut into segments.
+
+    `seen_by_clip` is a picture [H, W, 3], None where the member shows none. `noise` holds one shape [C, T, H, W] per
+    segment: its latent's, or in a draft that of the full run's latent.
+    """
+
+    scene: PreparedPictures
+    seen_by_clip: np.ndarray | None
+    plan: SegmentPlan
+    noise: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoPictures:
+    """What a model of text alone sees: a size in pixels (width, height)."""
+
+    size: tuple[int, int]
+    references: tuple[()] = ()
+    described: str = ""
+
+    def arrays(self) -> tuple[()]:
+        """See PreparedPictures."""
+        return ()
+
+    def arrays_of(self, segment: Segment) -> tuple[()]:  # noqa: ARG002 - PreparedPictures
+        """See PreparedPictures."""
+        return ()
+
+    def encode(self, how: Encoding, settings: SamplingSettings) -> NoPictures:  # noqa: ARG002 - PreparedPictures
+        """See PreparedPictures."""
+        return self
+
+    def condition(self, number: int, segment: Segment, known: Known | None) -> Condition:  # noqa: ARG002
+        """See EncodedPictures."""
+        size = LatentSize.of_pixels(segment.frames, *self.size)
+        return lambda model, context: model.condition(context, size.shape[1:])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """A row of the table. `title` is what sentences call it; `components` what a run needs beside the "dit"."""
+    """A row of the table. `title` is what sentences call it; `components` what a run needs beside the "dit".
+
+    As it stands it makes videos of text alone; others say how a request becomes theirs in a class of their own.
+    """
 
     name: str
     title: str
     hub_repositories: tuple[str, ...]
     components: tuple[str, ...]
     defaults: Defaults
+
+    def prepare(
+        self,
+        clip_picture: np.ndarray | None,  # noqa: ARG002 - for members that show CLIP one
+        scene: Scene,
+        settings: SamplingSettings,
+        listener: Listener,  # noqa: ARG002 - for members that have pictures to warn of
+    ) -> PreparedRun:
+        """Check a request and cut it into segments, with no network loaded. Raises RequestError."""
+        given = {"--reference": scene.references, "--driving": scene.driving}
+        surplus = [name for name, pictures in given.items() if pictures is not None]
+        if surplus:
+            raise RequestError(f"{self.title} makes videos of text alone: leave out {' and '.join(surplus)}.")
+        frames = scene.max_frames or self.defaults.segment_length
+        plan = plan_segments(frames, settings.segment_length, settings.segment_overlap)
+        if len(plan.segments) > 1:
+            raise RequestError(
+                f"{frames} frames need more than one segment of {settings.segment_length}, and {self.title} has no "
+                "way to go on from another: ask for fewer frames, or longer segments."
+            )
+        size = scene.width, scene.height
+        noise = tuple(LatentSize.of_pixels(segment.frames, *size).shape for segment in plan.segments)
+        return PreparedRun(NoPictures(size), None, plan, noise)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -29,11 +29,28 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True)
+class Time:
+    """The embedded timestep: e [dim], which the head sees, and e0 [6, dim], which every block does; float32."""
+
+    e: mx.array
+    e0: mx.array
+
+
+@dataclass(slots=True)
+class Rows:
+    """A chunk of the hidden stream: x [rows, dim], float32, rewritten by each part of a block; its turns; its time."""
+
+    x: mx.array
+    rotation: Rotation
+    time: Time
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
-    """What cross-attention looks at: embedded text [512, dim] and CLIP tokens [257, dim]."""
+    """What cross-attention looks at: embedded text [512, dim]; CLIP tokens [257, dim], None without that branch."""
 
     text: mx.array
-    image: mx.array
+    image: mx.array | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +99,14 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(dim, config.eps)
         self._heads = (config.num_heads, config.head_dim)
 
-    def keys_values(self, chunks: Iterable[mx.array], rotations: list[Rotation]) -> KeysValues:
-        """Project all tokens, given as normalised and modulated chunks [rows, dim]."""
+    def keys_values(self, chunks: list[Rows], modulated: Callable[[Rows], mx.array]) -> KeysValues:
+        """Project all tokens, each chunk as `modulated` makes it [rows, dim]: normalised, shifted and scaled."""
         k, v = self.k.prepared(), self.v.prepared()
         keys, values = [], []
-        for x, rotation in zip(chunks, rotations, strict=True):
+        for rows in chunks:
+            x = modulated(rows)
             value = v(x)
-            key = rotation.apply(self.norm_k(k(x)).reshape(-1, *self._heads)).astype(value.dtype)
+            key = rows.rotation.apply(self.norm_k(k(x)).reshape(-1, *self._heads)).astype(value.dtype)
             mx.eval(key, value)
             keys.append(key.transpose(1, 0, 2))
             values.append(value.reshape(-1, *self._heads).transpose(1, 0, 2))
@@ -106,7 +124,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Two separate softmax attentions, to the text and to the CLIP tokens of the reference, summed before `o`."""
+    """Softmax attention to the text and, where the model has that branch, to CLIP tokens; summed before `o`."""
 
     def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None):
         super().__init__()
@@ -117,20 +135,24 @@ class CrossAttention(nn.Module):
         self.o = Linear(dim, dim, compute_dtype=compute_dtype)
         self.norm_q = RMSNorm(dim, config.eps)
         self.norm_k = RMSNorm(dim, config.eps)
-        self.k_img = Linear(dim, dim, compute_dtype=compute_dtype)
-        self.v_img = Linear(dim, dim, compute_dtype=compute_dtype)
-        self.norm_k_img = RMSNorm(dim, config.eps)
+        if config.clip_dim:
+            self.k_img = Linear(dim, dim, compute_dtype=compute_dtype)
+            self.v_img = Linear(dim, dim, compute_dtype=compute_dtype)
+            self.norm_k_img = RMSNorm(dim, config.eps)
         self._heads = (config.num_heads, config.head_dim)
 
     def reader(self, context: Context) -> Callable[[mx.array], mx.array]:
         """Return x [rows, dim] -> attention output [rows, dim]; keys and values are projected here, once."""
         text = self._keys_values(self.norm_k(self.k(context.text)), self.v(context.text))
-        image = self._keys_values(self.norm_k_img(self.k_img(context.image)), self.v_img(context.image))
+        image = None
+        if context.image is not None:
+            image = self._keys_values(self.norm_k_img(self.k_img(context.image)), self.v_img(context.image))
         q, o = self.q.prepared(), self.o.prepared()
 
         def read(x: mx.array) -> mx.array:
             queries = self.norm_q(q(x)).reshape(-1, *self._heads)
-            return o(text.attend(queries) + image.attend(queries))
+            seen = text.attend(queries)
+            return o(seen if image is None else seen + image.attend(queries))
 
         return read
 

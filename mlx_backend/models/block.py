@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import mlx.core as mx
 from mlx import nn
 
 from ..interface.sizes import WanConfig
 from .activations import GELUTanh
-from .attention import Context, CrossAttention, Rotation, SelfAttention
+from .attention import Context, CrossAttention, Rows, SelfAttention, Time
 from .linear import Linear
 from .norms import LayerNorm
 
-Modulated = Callable[[mx.array], mx.array]
-Update = Callable[[mx.array, Rotation], mx.array]
+Update = Callable[[Rows], mx.array]
 
 
 class Block(nn.Module):
     """Self-attention, cross-attention, feed-forward; the first and the last are modulated by the time embedding.
 
-    The hidden stream is float32 and comes as a list of row chunks, which the block rewrites in place: each chunk is
-    evaluated before the next begins, so that working memory is one chunk's and one GPU dispatch stays short.
+    The hidden stream is float32 and comes as a list of row chunks, which the block rewrites: each chunk is evaluated
+    before the next begins, so that working memory is one chunk's and one GPU dispatch stays short.
     """
 
     def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None):
@@ -39,53 +39,44 @@ class Block(nn.Module):
         ]
         self.modulation = mx.zeros((1, 6, dim))
 
-    def __call__(
-        self,
-        chunks: list[mx.array],
-        rotations: list[Rotation],
-        time: mx.array,
-        context: Context,
-        check_cancelled: Callable[[], None],
-    ) -> None:
-        """Rewrite `chunks` (each [rows, dim]); `time` is e0 [6, dim], float32.
-
-        `check_cancelled` is called before every chunk of every part and may raise.
-        """
-        shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn = mx.split(
-            self.modulation[0].astype(mx.float32) + time, 6
-        )
-
-        def attention_input(x: mx.array) -> mx.array:
-            check_cancelled()
-            return self.norm1(x) * (1 + scale_sa) + shift_sa
-
-        def ffn_input(x: mx.array) -> mx.array:
-            return self.norm2(x) * (1 + scale_ffn) + shift_ffn
-
-        def rewrite(update: Update) -> None:
-            for i, (x, rotation) in enumerate(zip(chunks, rotations, strict=True)):
-                check_cancelled()
-                chunks[i] = update(x, rotation)
-                mx.eval(chunks[i])
-
+    def __call__(self, chunks: list[Rows], context: Context, check_cancelled: Callable[[], None]) -> None:
+        """Rewrite the `x` of every chunk. `check_cancelled` is called before each chunk of each part and may raise."""
         # Each part is a call of its own, so that its ready weights, keys and values are gone when the next one starts.
-        rewrite(self._attend(chunks, rotations, attention_input, gate_sa))
-        rewrite(self._look(context))
-        rewrite(self._feed(ffn_input, gate_ffn))
+        for update in (partial(self._attend, chunks, check_cancelled), partial(self._look, context), self._feed):
+            _rewrite(chunks, update(), check_cancelled)
 
-    def _attend(
-        self, chunks: list[mx.array], rotations: list[Rotation], modulated: Modulated, gate: mx.array
-    ) -> Update:
-        attend = self.self_attn.reader(self.self_attn.keys_values(map(modulated, chunks), rotations))
-        return lambda x, rotation: x + attend(modulated(x), rotation) * gate
+    def _modulation(self, time: Time) -> list[mx.array]:
+        """Return shift, scale and gate of the attention and of the feed-forward, each [1, dim]."""
+        return mx.split(self.modulation[0].astype(mx.float32) + time.e0, 6)
+
+    def _attend(self, chunks: list[Rows], check_cancelled: Callable[[], None]) -> Update:
+        def modulated(rows: Rows) -> mx.array:
+            check_cancelled()
+            shift, scale, *_ = self._modulation(rows.time)
+            return self.norm1(rows.x) * (1 + scale) + shift
+
+        attend = self.self_attn.reader(self.self_attn.keys_values(chunks, modulated))
+        return lambda rows: rows.x + attend(modulated(rows), rows.rotation) * self._modulation(rows.time)[2]
 
     def _look(self, context: Context) -> Update:
         look = self.cross_attn.reader(context)
-        return lambda x, _: x + look(self.norm3(x))
+        return lambda rows: rows.x + look(self.norm3(rows.x))
 
-    def _feed(self, modulated: Modulated, gate: mx.array) -> Update:
+    def _feed(self) -> Update:
         up, gelu, down = self.ffn[0].prepared(), self.ffn[1], self.ffn[2].prepared()
-        return lambda x, _: x + down(gelu(up(modulated(x)))) * gate
+
+        def feed(rows: Rows) -> mx.array:
+            *_, shift, scale, gate = self._modulation(rows.time)
+            return rows.x + down(gelu(up(self.norm2(rows.x) * (1 + scale) + shift))) * gate
+
+        return feed
+
+
+def _rewrite(chunks: list[Rows], update: Update, check_cancelled: Callable[[], None]) -> None:
+    for rows in chunks:
+        check_cancelled()
+        rows.x = update(rows)
+        mx.eval(rows.x)
 
 
 class Head(nn.Module):
@@ -97,7 +88,7 @@ class Head(nn.Module):
         self.head = Linear(config.dim, patch_values, compute_dtype=mx.float32)
         self.modulation = mx.zeros((1, 2, config.dim))
 
-    def __call__(self, x: mx.array, time: mx.array) -> mx.array:
-        """Project x [rows, dim] to [rows, patch values]; `time` is e [dim], not e0."""
-        shift, scale = mx.split(self.modulation[0].astype(mx.float32) + time, 2)
-        return self.head(self.norm(x) * (1 + scale) + shift)
+    def __call__(self, rows: Rows) -> mx.array:
+        """Project a chunk to [rows, patch values]."""
+        shift, scale = mx.split(self.modulation[0].astype(mx.float32) + rows.time.e, 2)
+        return self.head(self.norm(rows.x) * (1 + scale) + shift)

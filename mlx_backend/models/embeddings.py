@@ -35,10 +35,15 @@ class PatchEmbedding(Product):
 
 
 class ImageEmbedding(nn.Module):
-    """CLIP tokens [tokens, clip_dim] to the model's width; its norms have eps 1e-5 and its GELU is the exact one."""
+    """CLIP tokens [tokens, clip_dim] to the model's width; its norms have eps 1e-5 and its GELU is the exact one.
+
+    `emb_pos` [1, image_positions, clip_dim] is added before, where a model has learnt it (first and last frame).
+    """
 
     def __init__(self, config: WanConfig, compute_dtype: mx.Dtype | None):
         super().__init__()
+        if config.image_positions:
+            self.emb_pos = mx.zeros((1, config.image_positions, config.clip_dim))
         self.proj = [
             LayerNorm(config.clip_dim, 1e-5),
             Linear(config.clip_dim, config.clip_dim, compute_dtype=compute_dtype),
@@ -48,6 +53,9 @@ class ImageEmbedding(nn.Module):
         ]
 
     def __call__(self, tokens: mx.array) -> mx.array:
+        positions = self.get("emb_pos")
+        if positions is not None:
+            tokens = tokens + positions[0].astype(mx.float32)
         for layer in self.proj:
             tokens = layer(tokens)
         return tokens

@@ -5,7 +5,6 @@ Source: `wan/modules/model_scail2.py` of zai-org/SCAIL-2. Tokens run [extra refe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -13,12 +12,12 @@ import mlx.core as mx
 from ..interface.sizes import PATCH, Scail2Config
 from ..interface.variants import POSE_ROPES
 from .attention import Context
+from .conditioning import Conditioning, Known
 from .embeddings import PatchEmbedding
 from .rope import TokenGrid, midpoint_rotations, pooled_rotations, rotations, rows
 from .wan import WanModel
 
 SHIFT = 120  # distance in patches that keeps the driving video (in W) and a replaced reference (in H) apart
-HISTORY_CHANNELS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +30,19 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Streams:
-    """What conditions one segment of T latent frames.
+    """What SCAIL-2 sees around one segment of T latent frames.
 
     `references`: the primary one first; ComfyUI also runs without any. `driving`: latent [16, T, H/2, W/2] of the
     driving video at half size, of fewer frames than T where it ended early, None for a pass without it; `driving_mask`
-    [28, T, H/2, W/2] or None. `history_mask` [4, T, H, W]: 1 on what is known, None if nothing is; it may be None only
-    beside a reference and a driving video, which tell the size. `video_mask` [28, T, H, W]: the mask of the generated
-    video, zeros when None; it counts only beside a reference mask.
+    [28, T, H/2, W/2] or None. `video_mask` [28, T, H, W]: the mask of the generated video, zeros when None; it counts
+    only beside a reference mask.
     """
 
     references: tuple[Reference, ...]
     driving: mx.array | None
     driving_mask: mx.array | None
-    history_mask: mx.array | None
     replacement: bool
     video_mask: mx.array | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The part of a segment's input that no step changes, embedded once."""
-
-    before: mx.array  # [extra references | reference] tokens
-    after: mx.array  # driving tokens
-    video_mask: mx.array | None  # [video tokens or 1, dim], what the mask stem adds to the video
-    history_mask: mx.array  # [4, T, H, W]
-    cos_sin: tuple[mx.array, mx.array]  # [L, 1, head_dim/2]
 
 
 class Scail2Model(WanModel):
@@ -67,63 +53,45 @@ class Scail2Model(WanModel):
         self.patch_embedding_pose = PatchEmbedding(config.pose_dim, config.dim, compute_dtype)
         self.patch_embedding_mask = PatchEmbedding(config.mask_dim, config.dim, compute_dtype)
 
-    def prepare(self, streams: Streams, pose_rope: str = POSE_ROPES[0]) -> Segment:
-        """Embed everything but the noisy video, and lay out the positions; `pose_rope` is one of POSE_ROPES."""
+    def condition(
+        self,
+        context: Context,
+        size: tuple[int, int, int],
+        streams: Streams,
+        known: Known | None = None,
+        pose_rope: str = POSE_ROPES[0],
+    ) -> Conditioning:
+        """Embed everything but the noisy video of latent size (T, H, W), and lay out the positions.
+
+        `known`: the frames that are clean already. `pose_rope` is one of POSE_ROPES.
+        """
         references = streams.references
-        frames, height, width = self._video_size(streams)
-        nothing = mx.zeros((0, self.config.dim))
         before = [self._embed_known(self.patch_embedding, r.latent, r.mask) for r in (*references[1:], *references[:1])]
-        after = nothing
+        after = None
         if streams.driving is not None:
             after = self._embed_known(self.patch_embedding_pose, streams.driving, streams.driving_mask)
-        history = streams.history_mask
-        if history is None:
-            history = mx.zeros((HISTORY_CHANNELS, frames, height, width))
         is_masked = bool(references) and references[0].mask is not None
-        made = Segment(
-            mx.concatenate(before) if before else nothing,
-            after,
-            self._embed_video_mask(streams.video_mask) if is_masked else None,
-            history,
-            positions(
-                frames,
-                height,
-                width,
+        history = self.config.in_dim - self.config.out_dim  # channels that tell which frames are known
+        made = Conditioning(
+            context=context,
+            positions=positions(
+                *size,
                 self.config.head_dim,
                 references=len(references),
                 driving=0 if streams.driving is None else streams.driving.shape[1],
                 replacement=streams.replacement,
                 pose_rope=pose_rope,
             ),
+            channels=mx.zeros((history, *size)) if known is None else known.channels(history),
+            before=mx.concatenate(before) if before else None,
+            after=after,
+            bias=self._embed_video_mask(streams.video_mask) if is_masked else None,
         )
-        mx.eval(made.before, made.after, made.history_mask, *made.cos_sin)
+        mx.eval([part for part in (made.before, made.after, made.channels, *made.positions) if part is not None])
         return made
 
-    def __call__(
-        self,
-        x: mx.array,
-        t: float,
-        segment: Segment,
-        context: Context,
-        check_cancelled: Callable[[], None],
-    ) -> mx.array:
-        """Return the velocity [16, T, H, W] of the noisy latent x [16, T, H, W] at timestep t, float32."""
-        # No name holds the tokens here, so that `transform` can let them go once they are cut into chunks.
-        out = self.transform(self._tokens(x, segment), segment.cos_sin, t, context, check_cancelled)
-        start, stop = len(segment.before), len(out) - len(segment.after)
-        return self.unpatchify(out[start:stop], *x.shape[1:])
-
-    def _tokens(self, x: mx.array, segment: Segment) -> mx.array:
-        video = self.patch_embedding(mx.concatenate([x, segment.history_mask]))
-        if segment.video_mask is not None:
-            video = video + segment.video_mask
-        mx.eval(video)  # the patches, and the product in its own dtype, are gone before all tokens are joined
-        tokens = mx.concatenate([segment.before, video, segment.after])
-        mx.eval(tokens)  # and the video's are before they are cut into chunks
-        return tokens
-
     def _embed_known(self, stem: PatchEmbedding, latent: mx.array, mask: mx.array | None) -> mx.array:
-        # Known latents carry four channels of ones after their own.
+        # Known latents carry channels of ones after their own.
         ones = mx.ones((stem.weight.shape[1] - len(latent), *latent.shape[1:]))
         tokens = stem(mx.concatenate([latent, ones]))
         return tokens if mask is None else tokens + self.patch_embedding_mask(mask)
@@ -132,13 +100,6 @@ class Scail2Model(WanModel):
         # What remains of mask frames that are all zero is the stem's bias.
         stem = self.patch_embedding_mask
         return stem.bias.astype(mx.float32)[None] if mask is None else stem(mask)
-
-    @staticmethod
-    def _video_size(streams: Streams) -> tuple[int, int, int]:
-        if streams.history_mask is not None:
-            return streams.history_mask.shape[1:]
-        latent = streams.references[0].latent
-        return streams.driving.shape[1], latent.shape[2], latent.shape[3]
 
 
 def positions(

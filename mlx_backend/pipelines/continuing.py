@@ -13,8 +13,8 @@ from ..interface.geometry import LatentSize, latent_frames
 from ..interface.segments import SegmentPlan
 from ..interface.tiling import Tiling
 from ..media.colour import Colours, ColourSum, match_colours
+from ..models.conditioning import Known
 from ..models.vae21 import WanVAE21
-from ..sampling.loop import Clamp
 from .decode import last_frames
 from .reports import ShareReport
 
@@ -32,7 +32,7 @@ class Continuing:
     listener: Listener
     _first: list[Colours] = field(default_factory=list)  # of the first segment's pictures, once they were seen
 
-    def history(self, number: int, made: list[np.ndarray], size: LatentSize) -> Clamp:
+    def history(self, number: int, made: list[np.ndarray], size: LatentSize) -> Known:
         """Return the last frames of segment `number` - 1 as the clean start of segment `number`, of latent `size`."""
         segment, before = self.plan.segments[number], made[number - 1]
         frames = self._last_frames(number, made, segment.history)
@@ -47,7 +47,7 @@ class Continuing:
         clean = mx.pad(known, ((0, 0), (0, size.frames - known.shape[1]), (0, 0), (0, 0)))
         mask = mx.arange(size.frames)[None, :, None, None] < known.shape[1]
         mx.eval(clean, mask)
-        return Clamp(mask, clean)
+        return Known(mask, clean)
 
     def anchored(self, number: int, latent: np.ndarray, made: list[np.ndarray]) -> np.ndarray:
         """Return a segment's latent with the first segment's mean and deviation per channel, if that was chosen.

@@ -12,27 +12,33 @@ from ..interface.errors import NumericsError, RequestError
 from ..interface.events import Listener
 from ..interface.planner import RunPlan
 from ..interface.requests import SamplingSettings
-from ..interface.sizes import Scail2Config
-from ..models.scail2 import Scail2Model
+from ..interface.sizes import WanConfig
+from ..models.conditioning import Conditioning, Known
+from ..models.wan import WanModel
 from ..runtime.memory import wired
 from ..sampling.economy import Passes, segment_velocity
 from ..sampling.guidance import Velocity
-from ..sampling.loop import Clamp, denoise
+from ..sampling.loop import denoise
 from ..sampling.solvers import make_solver
 from .reports import StepReport
 from .store import Handle, get_dit
 
+AtTime = Callable[[float], Conditioning]  # what applies at a timestep
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Branches:
-    """The model with and without the prompt; no negative one where nothing is guided."""
+class Conditions:
+    """What conditions the passes with and without the prompt; no negative one where nothing is guided."""
 
-    positive: Velocity
-    negative: Velocity | None
+    positive: AtTime
+    negative: AtTime | None
+
+
+MakeConditions = Callable[[], Conditions]
 
 
 @contextmanager
-def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[Scail2Model]:
+def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[WanModel]:
     """Load the DiT as planned, and keep its weights from being paged out while the block runs."""
     model = get_dit(dit, listener, how.residency)
     model.limit_dispatches(how.backend.dispatch_flops)
@@ -44,16 +50,16 @@ def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[Scai
 class Denoising:
     """Denoises the `segments` segments of one run; `passes` counts over all of them."""
 
-    model: Scail2Model
+    model: WanModel
     settings: SamplingSettings
     segments: int
     listener: Listener
     passes: Passes = field(default_factory=Passes)
 
-    def run(self, number: int, branches: Callable[[], Branches], start: mx.array, clamp: Clamp | None) -> mx.array:
-        """Return segment `number`, denoised from `start` [16, T, h, w]; known frames are those of `clamp`.
+    def run(self, number: int, conditions: MakeConditions, start: mx.array, known: Known | None) -> mx.array:
+        """Return segment `number`, denoised from `start` [C, T, h, w]; known frames stay clean.
 
-        What float16 cannot hold is done again in bf16: `branches` is then called a second time, and embeds anew.
+        What float16 cannot hold is done again in bf16: `conditions` is then called a second time, and embeds anew.
         """
         settings = self.settings
         steps = StepReport(
@@ -64,21 +70,13 @@ class Denoising:
             segments=self.segments,
         )
 
-        def told(velocity: Velocity) -> Velocity:
-            def run(x: mx.array, t: float) -> mx.array:
-                v = velocity(x, t)
-                steps.passed()
-                return v
-
-            return run
-
         def attempt() -> mx.array:
             solver = make_solver(settings.solver, settings.steps, settings.shift, settings.grid)
             steps.begin()
-            made = branches()
-            negative = None if made.negative is None else told(made.negative)
-            velocity = segment_velocity(told(made.positive), negative, settings, self.passes)
-            return denoise(velocity, solver, start, clamp, steps)
+            made = conditions()
+            negative = None if made.negative is None else self._under(made.negative, steps)
+            velocity = segment_velocity(self._under(made.positive, steps), negative, settings, self.passes)
+            return denoise(velocity, solver, start, known, steps)
 
         try:
             return attempt()
@@ -91,8 +89,16 @@ class Denoising:
             )
             return attempt()
 
+    def _under(self, applying: AtTime, steps: StepReport) -> Velocity:
+        def run(x: mx.array, t: float) -> mx.array:
+            v = self.model(x, t, applying(t), self.listener.check_cancelled)
+            steps.passed()
+            return v
 
-def check_widths(config: Scail2Config, text: int, clip: int | None) -> None:
+        return run
+
+
+def check_widths(config: WanConfig, text: int, clip: int | None) -> None:
     """Raise RequestError unless text features, and CLIP tokens if there are any, are as wide as the model takes."""
     for name, found, wanted in (("text features", text, config.text_dim), ("CLIP tokens", clip, config.clip_dim)):
         if found is not None and found != wanted:

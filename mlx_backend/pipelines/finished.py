@@ -18,16 +18,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..conditioning.streams import window
 from ..interface.events import LOGGER
-from ..interface.geometry import LatentSize
-from ..interface.requests import SamplingSettings
 from ..runtime.device import compute_dtype
 from ..weights.checkpoints.identity import file_identity
 from .kept_files import keep_file, prune
-from .prepared import PreparedRun
-from .store import Handle
-from .text import TextFeatures
+from .run import Material, Run
 
 FORMAT = "1"  # raised when what is stored under the same key would differ
 SUFFIX = ".safetensors"
@@ -48,23 +43,13 @@ class FinishedSegments:
     facts: str
 
     @classmethod
-    def of(
-        cls,
-        folder: Path | None,
-        dit: Handle,
-        vae: Handle,
-        text: TextFeatures,
-        clip_tokens: np.ndarray,
-        run: PreparedRun,
-        settings: SamplingSettings,
-    ) -> FinishedSegments:
+    def of(cls, folder: Path | None, run: Run, material: Material) -> FinishedSegments:
         """Return where a run's segments are kept. Reads every input once. Raises OSError for a file that is gone."""
         if folder is None:
             return cls(None, (), (), "")
-        base = _base_digest(dit, vae, text, clip_tokens, run, settings)
-        shapes = tuple(LatentSize.of_pixels(s.frames, *run.scene.size).shape for s in run.plan.segments)
-        facts = {"settings": asdict(settings), "mode": "replacement" if run.scene.is_replacement else "animation"}
-        return cls(folder, tuple(_keys(base, run)), shapes, json.dumps(facts, default=str))
+        keys = tuple(_keys(_base_digest(run, material), material))
+        facts = {"settings": asdict(run.settings), "mode": run.facts["scene"]["mode"]}
+        return cls(folder, keys, tuple(size.shape for size in material.sizes), json.dumps(facts, default=str))
 
     def leading(self) -> list[np.ndarray]:
         """Return the segments that are there, from the first one on, up to the first that is missing or damaged."""
@@ -114,37 +99,30 @@ class FinishedSegments:
         return latent
 
 
-def _keys(base: bytes, run: PreparedRun) -> Iterator[str]:
+def _keys(base: bytes, material: Material) -> Iterator[str]:
     """Return a key per segment, each made from the one before."""
-    chain, scene = base, run.scene
-    for segment, noise in zip(run.plan.segments, run.noise, strict=False):
+    chain = base
+    for number in range(len(material.sizes)):
         digest = hashlib.sha256(chain)
-        digest.update(f"{segment} {noise}".encode())
-        _add(digest, window(scene.driving, segment))
-        if scene.driving_mask is not None:
-            _add(digest, window(scene.driving_mask, segment))
+        described, arrays = material.arrays_of(number)
+        digest.update(described.encode())
+        for array in arrays:
+            _add(digest, array)
         chain = digest.digest()
         yield digest.hexdigest()
 
 
-def _base_digest(
-    dit: Handle,
-    vae: Handle,
-    text: TextFeatures,
-    clip_tokens: np.ndarray,
-    run: PreparedRun,
-    settings: SamplingSettings,
-) -> bytes:
-    digest = hashlib.sha256(f"{FORMAT} {mx.default_device()} {settings} {run.scene.is_replacement}".encode())
-    for handle in (dit, vae):
+def _base_digest(run: Run, material: Material) -> bytes:
+    digest = hashlib.sha256(f"{FORMAT} {mx.default_device()} {run.settings} {material.described}".encode())
+    vae = run.models.vae
+    for handle in (*run.models.experts, *(() if vae is None else (vae,))):
         store = handle.store
         precision = compute_dtype(store.precision, handle.component)
         digest.update(f"{file_identity(store.snapshot.path(handle.component))} {precision}".encode())
-    for lora in dit.loras:
+    for lora in (lora for expert in run.models.experts for lora in expert.loras):
         digest.update(f"{file_identity(lora.path)} {lora.strength}".encode())
-    masks = run.scene.reference_masks
-    for array in (text.positive, text.negative, clip_tokens, run.scene.references, *masks):
-        _add(digest, np.zeros(0) if array is None else array)
+    for array in material.arrays():
+        _add(digest, array)
     return digest.digest()
 
 
@@ -154,6 +132,7 @@ def _digest(latent: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _add(digest: hashlib._Hash, array: np.ndarray) -> None:
+def _add(digest: hashlib._Hash, array: np.ndarray | None) -> None:
+    array = np.zeros(0) if array is None else array
     digest.update(f"{array.dtype} {array.shape}".encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..conditioning.input_sheet import input_sheet, raw_sheet
-from ..conditioning.inspection import Finding, FindingListener, inspect_people
 from ..interface.errors import DependencyError, RequestError, WeightsError
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize
@@ -18,8 +16,11 @@ from ..interface.ledger import Tokens
 from ..interface.limits import Limits
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.variants import SCAIL2
+from ..members.member import PreparedRun
+from ..members.scail2.input_sheet import input_sheet, raw_sheet
+from ..members.scail2.inspection import Finding, FindingListener, inspect_people
+from ..members.scail2.prepared import prepare_run
 from ..runtime.device import require_mlx
-from .prepared import PreparedRun, prepare_run
 
 if TYPE_CHECKING:  # the store imports MLX, and the check says so where there is none
     from .store import Handle

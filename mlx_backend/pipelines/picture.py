@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..conditioning.clip import encode_clip
@@ -9,6 +11,18 @@ from ..interface.events import Listener, Progress
 from ..runtime.memory import bounded_cache
 from .conditioning_cache import ConditioningCache, picture_bytes
 from .store import Handle, enter, get_clip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipRequest:
+    """A picture [1, H, W, 3] in 0..1 for CLIP to see once its final size is known.
+
+    Or, in place of picture and CLIP, the `tokens` [257, dim] that another program's CLIP has made.
+    """
+
+    handle: Handle | None
+    picture: np.ndarray | None
+    tokens: np.ndarray | None = None
 
 
 def encode_picture(handle: Handle, picture: np.ndarray, others: tuple[Handle, ...], listener: Listener) -> np.ndarray:

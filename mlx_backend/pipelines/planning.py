@@ -17,11 +17,11 @@ from ..interface.requests import SamplingSettings
 from ..interface.segments import Segment, SegmentPlan
 from ..interface.tiling import Tiling
 from ..interface.variants import RESIDENCIES
+from ..members.member import PreparedRun
 from ..runtime.machine import this_machine
 from ..runtime.probe import Probe, probe
 from ..weights.checkpoints.components import PartSizes, part_sizes
 from .latents import SegmentLatents
-from .prepared import PreparedRun
 from .store import Handle
 
 SHORTEST = 5  # frames of a segment that can overlap another
@@ -69,9 +69,17 @@ def _choose(
     return plan
 
 
+def tokens_of(run: PreparedRun) -> list[Tokens]:
+    """Return the tokens of a pass over each segment of a run."""
+    references = len(run.scene.references)
+    return [
+        Tokens.of(LatentSize.of_pixels(segment.frames, *run.scene.size), references) for segment in run.plan.segments
+    ]
+
+
 def forecast(plan: RunPlan, run: PreparedRun, settings: SamplingSettings, budget: int, listener: Listener) -> None:
     """Tell the user how the run will be done, what it will hold and how long it will take at least."""
-    forecast_passes(plan, _tokens(run), settings, budget, listener)
+    forecast_passes(plan, tokens_of(run), settings, budget, listener)
 
 
 def forecast_passes(
@@ -142,13 +150,6 @@ def _job(plan: SegmentPlan, width: int, height: int, references: int = 1) -> Job
         segment_overlap=1 if is_alone else plan.overlap,
         references=references,
     )
-
-
-def _tokens(run: PreparedRun) -> list[Tokens]:
-    references = len(run.scene.references)
-    return [
-        Tokens.of(LatentSize.of_pixels(segment.frames, *run.scene.size), references) for segment in run.plan.segments
-    ]
 
 
 def _tiling(tile: int) -> Tiling | None:

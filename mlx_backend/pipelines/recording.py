@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ import numpy as np
 
 from ..interface.errors import WeightsError
 from ..interface.events import LOGGER, Listener, Progress
-from ..interface.geometry import SPATIAL_STRIDE
-from ..interface.requests import LoraRequest, SamplingSettings, Scene
+from ..interface.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
+from ..interface.requests import LoraRequest
 from ..interface.version import VERSION
 from ..runtime.machine import this_machine
 from ..weights.checkpoints.identity import file_identity
-from .latents import SegmentLatents
+from .run import Material, Run
 from .store import Handle
-from .text import Prompts
 
 FORMAT = 1  # of the report; raised when a field changes its meaning
 FIRST_PHASE = "preparing"  # before a run tells where it is
@@ -139,42 +139,43 @@ class RunReport:
         return json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def report_run(
-    parts: Sequence[Handle],
-    prompts: Prompts | None,
-    scene: Scene,
-    settings: SamplingSettings,
-    latents: SegmentLatents,
-    recording: Recording,
-) -> RunReport:
-    """Return the report of a run that has ended; `parts` are the components that it used.
+def report_run(run: Run, recording: Recording) -> RunReport:
+    """Return the report of a run that has ended.
 
     A file that cannot be read any more has no digest, and a warning says so: the run's result does not depend on it.
     """
     phases = recording.phases()
-    height, width = (SPATIAL_STRIDE * size for size in latents.segments[0].shape[2:])
+    material, size = run.material, run.material.sizes[0]
     machine = this_machine()
     gone: list[str] = []
     return RunReport(
         made_with={"pack": VERSION, "mlx": machine.mlx, "python": machine.python, "machine": str(machine)},
         run={
-            "mode": scene.mode,
-            "width": width,
-            "height": height,
-            "frames": latents.plan.frames,
-            "segments": len(latents.plan.segments),
-            "seed": settings.seed,
+            "mode": run.facts["scene"]["mode"],
+            "width": SPATIAL_STRIDE * size.width,
+            "height": SPATIAL_STRIDE * size.height,
+            "frames": _frames(material),
+            "segments": len(material.sizes),
+            "seed": run.settings.seed,
         },
-        prompts=None if prompts is None else asdict(prompts),
-        settings=asdict(settings),
-        scene={name: value for name, value in _fields(scene).items() if isinstance(value, (str, int, float, bool))},
-        pictures={name: _size(value) for name, value in _fields(scene).items() if isinstance(value, np.ndarray)},
-        model={part.component: _component(part, gone) for part in parts},
-        loras=tuple(_lora(lora, gone) for part in parts for lora in part.loras),
+        prompts=None if material.prompts is None else asdict(material.prompts),
+        settings=asdict(run.settings),
+        **run.facts,
+        model=dict(_named(run.parts, gone)),
+        loras=tuple(_lora(lora, gone) for part in run.parts for lora in part.loras),
         phases=phases,
         warnings=tuple(map(_without_home, (*recording.warnings, *gone))),
         notes=tuple(map(_without_home, recording.notes)),
     )
+
+
+def _named(parts: Sequence[Handle], gone: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is told of each part, by its component; a second expert of the DiT has a number."""
+    count = Counter[str]()
+    for part in parts:
+        count[part.component] += 1
+        number = count[part.component]
+        yield part.component if number == 1 else f"{part.component}_{number}", _component(part, gone)
 
 
 def _component(part: Handle, gone: list[str]) -> dict[str, Any]:
@@ -201,10 +202,7 @@ def _without_home(message: str) -> str:
     return message.replace(os.path.expanduser("~"), "~")  # noqa: PTH111 - Path.home() fails where there is none
 
 
-def _size(pictures: np.ndarray) -> str:
-    count, height, width = pictures.shape[:3]
-    return f"{count} of {width}x{height}"
-
-
-def _fields(scene: Scene) -> dict[str, Any]:
-    return {field.name: getattr(scene, field.name) for field in fields(scene)}
+def _frames(material: Material) -> int:
+    if material.plan is not None:
+        return material.plan.frames
+    return sum(TEMPORAL_STRIDE * (size.frames - 1) + 1 for size in material.sizes)

@@ -11,10 +11,12 @@ from ..interface.errors import RequestError
 from ..interface.events import LOGGER, Listener, Progress
 from ..interface.requests import LoraRequest
 from ..interface.variants import RESIDENCIES
+from ..members.member import Member
+from ..members.scail2 import MEMBER
 from ..models.clip_vision import ClipVision
-from ..models.scail2 import Scail2Model
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
+from ..models.wan import WanModel
 from ..runtime.memory import return_memory
 from ..weights.checkpoints.components import Network, check_file, load_component
 from ..weights.checkpoints.snapshot import Snapshot
@@ -57,6 +59,10 @@ class ModelStore:
         """The components that are in memory."""
         return tuple(self._loaded)
 
+    def __getstate__(self) -> dict[str, object]:
+        """A store that is sent to another process takes its files and settings there, and no weights."""
+        return self.__dict__ | {"_loaded": {}, "_dit_residency": "", "_loras": LoraState()}
+
     def enter(self, phase: str) -> None:
         """Release what the phase does not use."""
         surplus = [name for name in self._loaded if name not in PHASES[phase]]
@@ -76,7 +82,7 @@ class ModelStore:
         """Return a network, loading it first if need be; a load that is cancelled or fails leaves nothing behind."""
         return self._get(component, "streamed" if component == "t5_encoder" else "resident", listener)
 
-    def get_dit(self, loras: tuple[LoraRequest, ...], listener: Listener, residency: str = "resident") -> Scail2Model:
+    def get_dit(self, loras: tuple[LoraRequest, ...], listener: Listener, residency: str = "resident") -> WanModel:
         """Return the DiT, "resident" or "streamed", with these LoRAs on it, and no others.
 
         Changing LoRAs does not load it again; changing the residency does.
@@ -84,7 +90,7 @@ class ModelStore:
         if "dit" in self._loaded and self._dit_residency != residency:
             self._drop("dit")
             collect()
-        dit = cast(Scail2Model, self._get("dit", residency, listener))
+        dit = cast(WanModel, self._get("dit", residency, listener))
         apply_loras(dit, loras, self._loras)
         return dit
 
@@ -125,12 +131,12 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The four components of a run; they may come from different stores."""
+    """The components of a run, which may come from different stores; None where another program takes the part."""
 
     dit: Handle
-    text_encoder: Handle
-    clip: Handle
-    vae: Handle
+    text_encoder: Handle | None = None
+    clip: Handle | None = None
+    vae: Handle | None = None
 
     @classmethod
     def of(cls, store: ModelStore, loras: tuple[LoraRequest, ...] = ()) -> Models:
@@ -139,18 +145,28 @@ class Models:
         return cls(Handle(store, "dit", loras), *others)
 
     @property
+    def experts(self) -> tuple[Handle, ...]:
+        """The transformers that the steps of a run share; all members so far have one."""
+        return (self.dit,)
+
+    @property
     def parts(self) -> tuple[Handle, ...]:
-        """All four, in the order of the fields."""
-        return (self.dit, self.text_encoder, self.clip, self.vae)
+        """All that are there, in the order of the fields."""
+        return tuple(part for part in (self.dit, self.text_encoder, self.clip, self.vae) if part is not None)
 
 
 def check_models(models: Models) -> None:
     """Compare the headers of the files that are not in memory yet with the networks. Raises WeightsError."""
-    for handle in (models.text_encoder, models.clip, models.vae, models.dit):
+    for handle in (*models.parts[1:], models.dit):
         for lora in handle.loras:
             open_tensors(lora.path)
         if handle.component not in handle.store.loaded:
             check_file(handle.store.snapshot, handle.component, handle.store.precision)
+
+
+def member_of(dit: Handle) -> Member:
+    """Return the member of the family that a DiT is."""
+    return MEMBER
 
 
 def enter(phase: str, *handles: Handle) -> None:
@@ -159,7 +175,7 @@ def enter(phase: str, *handles: Handle) -> None:
         handle.store.enter(phase)
 
 
-def get_dit(handle: Handle, listener: Listener, residency: str = "auto") -> Scail2Model:
+def get_dit(handle: Handle, listener: Listener, residency: str = "auto") -> WanModel:
     """Return the handle's DiT, with its LoRAs; `residency` is what the run wants where the store leaves it open."""
     wanted = handle.store.residency if handle.store.residency != "auto" else residency
     return handle.store.get_dit(handle.loras, listener, "resident" if wanted == "auto" else wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
@@ -14,25 +13,14 @@ from .guidance import Velocity
 from .solvers import Solver
 
 Estimate = Callable[[], mx.array]
-
-
-@dataclass(frozen=True, slots=True)
-class Clamp:
-    """Latent frames that are known: where `mask` (broadcast to the latent) is true, the latent is `clean`."""
-
-    mask: mx.array
-    clean: mx.array
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Return x with the known frames put in."""
-        return mx.where(self.mask, self.clean, x)
+Known = Callable[[mx.array], mx.array]  # puts the frames of a latent in that are known
 
 
 def denoise(
     velocity: Velocity,
     solver: Solver,
     noise: mx.array,
-    clamp: Clamp | None,
+    known: Known | None,
     on_step: Callable[[int, Estimate], None],
 ) -> mx.array:
     """Run the solver over its grid from `noise`; known frames are clean before, at and after every step.
@@ -42,8 +30,8 @@ def denoise(
     """
     x = noise
     for i, t in enumerate(solver.schedule.timesteps):
-        if clamp is not None:
-            x = clamp(x)
+        if known is not None:
+            x = known(x)
         before, v = x, velocity(x, t)
         solver, x = solver.step(i, v, before)
         finite = mx.isfinite(v).all()
@@ -55,10 +43,10 @@ def denoise(
                 "Try precision float32, or check the weights."
             )
         return_memory()
-        on_step(i, partial(_estimated, before, v, solver.schedule.sigmas[i], clamp))
-    return x if clamp is None else clamp(x)
+        on_step(i, partial(_estimated, before, v, solver.schedule.sigmas[i], known))
+    return x if known is None else known(x)
 
 
-def _estimated(x: mx.array, velocity: mx.array, sigma: float, clamp: Clamp | None) -> mx.array:
+def _estimated(x: mx.array, velocity: mx.array, sigma: float, known: Known | None) -> mx.array:
     picture = x - sigma * velocity
-    return picture if clamp is None else clamp(picture)
+    return picture if known is None else known(picture)

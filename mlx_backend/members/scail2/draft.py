@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..interface.draft import draft_size
-from ..media.resize import MASK, fit, halved
+from ...interface.draft import draft_size
+from ...media.resize import MASK, fit, halved
 from .scene import PreparedScene
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..interface.errors import RequestError
-from ..interface.events import Listener
-from ..interface.variants import MODES, SCAIL2
+from ...interface.errors import RequestError
+from ...interface.events import Listener
+from ...interface.variants import MODES, SCAIL2
 from .masks import IDENTITIES, PERSON_THRESHOLD, THRESHOLD, WHITE, planes
 
 EMPTY_SHARE = 1e-4  # share of a frame below which a person is too small to see

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 import mlx.core as mx
 import numpy as np
 
-from ..interface.errors import RequestError
-from ..interface.geometry import LATENT_CHANNELS, SPATIAL_STRIDE, LatentSize
-from ..models.scail2 import HISTORY_CHANNELS, Reference, Streams
-from ..models.vae21 import normalised
+from ...interface.errors import RequestError
+from ...interface.geometry import LATENT_CHANNELS, SPATIAL_STRIDE, LatentSize
+from ...models.scail2 import Reference, Streams
+from ...models.vae21 import normalised
 
 MASK_CHANNELS = 28
 PERCENT_GAP = 2e-5  # WanSCAILToVideo leaves 1e-5 of the schedule between two ranges, in which none applies
@@ -70,19 +70,26 @@ class ComfyStreams:
                 frames = self.pose_video_latent.shape[1]
                 _check("driving_mask_28ch", self.driving_mask_28ch, (MASK_CHANNELS, frames, *half))
 
-    def streams(self, known: np.ndarray | None, size: LatentSize) -> Streams:
-        """Return what the model takes for a video of this size; `known` [T, h, w] is true on what is clean already.
+    @property
+    def described(self) -> str:
+        """What is no array."""
+        return f"{'replacement' if self.replacement else 'animation'} {len(self.reference_latents)}"
+
+    def arrays(self) -> tuple[np.ndarray | None, ...]:
+        """Return all arrays, in the order of the fields."""
+        return (*self.reference_latents, self.ref_mask_28ch, self.pose_video_latent, self.driving_mask_28ch)
+
+    def streams(self) -> Streams:
+        """Return what the model takes.
 
         The driving mask counts only beside the driving video, the references' only beside a reference.
         """
-        history = np.zeros(size.shape[1:], np.float32) if known is None else known.astype(np.float32)
         driving, driving_mask = self.pose_video_latent, self.driving_mask_28ch
         video_mask = None if self.ref_mask_28ch is None else self.ref_mask_28ch[:, self.references :]
         return Streams(
             references=self._references(),
             driving=None if driving is None else normalised(mx.array(driving)),
             driving_mask=None if driving is None or driving_mask is None else mx.array(driving_mask),
-            history_mask=mx.array(np.repeat(history[None], HISTORY_CHANNELS, axis=0)),
             replacement=self.replacement,
             video_mask=None if video_mask is None or not video_mask.any() else mx.array(video_mask),
         )

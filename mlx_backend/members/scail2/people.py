@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..interface.errors import RequestError
-from ..interface.events import Listener
+from ...interface.errors import RequestError
+from ...interface.events import Listener
 from .checks import EMPTY_SHARE, checked_pixels
 from .masks import IDENTITIES, PLANES, THRESHOLD
 

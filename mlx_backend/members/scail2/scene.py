@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..interface.errors import RequestError
-from ..interface.events import Listener
-from ..interface.geometry import oriented_size
-from ..interface.requests import Scene
-from ..media.resize import MASK, PHOTO, fit
+from ...interface.errors import RequestError
+from ...interface.events import Listener
+from ...interface.geometry import oriented_size
+from ...interface.requests import SamplingSettings, Scene
+from ...interface.segments import Segment
+from ...media.resize import MASK, PHOTO, fit
+from ..member import EncodedPictures, Encoding
 from .checks import check_mask, check_shape, checked_pixels
 from .masks import PERSON_THRESHOLD, driving_background, painted, reference_background
 
@@ -32,6 +35,32 @@ class PreparedScene:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.driving.shape[2], self.driving.shape[1]
+
+    @property
+    def described(self) -> str:
+        """See PreparedPictures."""
+        return str(self.is_replacement)
+
+    def arrays(self) -> tuple[np.ndarray | None, ...]:
+        """See PreparedPictures."""
+        return (self.references, *self.reference_masks)
+
+    def arrays_of(self, segment: Segment) -> Iterator[np.ndarray]:
+        """See PreparedPictures."""
+        yield window(self.driving, segment)
+        if self.driving_mask is not None:
+            yield window(self.driving_mask, segment)
+
+    def encode(self, how: Encoding, settings: SamplingSettings) -> EncodedPictures:
+        """See PreparedPictures."""
+        from .streams import EncodedScene, encode_references
+
+        return EncodedScene(self, encode_references(self, how), how, settings.pose_rope)
+
+
+def window(frames: np.ndarray, segment: Segment) -> np.ndarray:
+    """Return the segment's frames, the last one repeated where the video has ended."""
+    return frames[np.minimum(np.arange(segment.start, segment.start + segment.frames), len(frames) - 1)]
 
 
 def prepare_scene(scene: Scene, listener: Listener) -> PreparedScene:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..interface.errors import RequestError
-from ..interface.events import Listener
-from ..interface.geometry import check_size, oriented_size
-from ..interface.requests import check_mode
-from ..interface.variants import MODES, SCAIL2
-from ..media.resize import MASK, PHOTO, fit, resized
-from ..media.video import to_uint8
+from ...interface.errors import RequestError
+from ...interface.events import Listener
+from ...interface.geometry import check_size, oriented_size
+from ...interface.requests import check_mode
+from ...interface.variants import MODES, SCAIL2
+from ...media.resize import MASK, PHOTO, fit, resized
+from ...media.video import to_uint8
 from .checks import EMPTY_SHARE, check_mask, checked_pixels
 from .masks import PLANES, driving_background, painted, planes, reference_background
 from .scene import black_around, coloured, tell_size

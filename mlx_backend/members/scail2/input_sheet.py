@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..interface.requests import Scene
-from ..interface.segments import Segment, SegmentPlan
-from ..media.contact_sheet import contact_sheet
-from ..media.resize import halved
+from ...interface.requests import Scene
+from ...interface.segments import Segment, SegmentPlan
+from ...media.contact_sheet import contact_sheet
+from ...media.resize import halved
 from .masks import IDENTITIES, PLANES, TEMPORAL, packed, planes
 from .scene import PreparedScene
 

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ..interface.events import Listener, Progress
+from ...interface.events import Listener, Progress
 from .framing import Box, people_boxes, union
 from .masks import IDENTITIES, PLANES, planes
 from .people import tell_one_sided

@@ -1,0 +1,204 @@
+"""Runs on pictures and a prompt: whatever member of the family sees them, segments continue in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..interface.events import Listener
+from ..interface.geometry import LatentSize
+from ..interface.ledger import Tokens
+from ..interface.requests import SamplingSettings, Scene
+from ..interface.segments import SegmentPlan
+from ..members.member import EncodedPictures, Encoding, PreparedRun
+from ..models.attention import Context
+from ..models.conditioning import Known
+from ..models.wan import WanModel
+from ..sampling.noise import drafted_noise, segment_noise
+from .continuing import Continuing
+from .denoising import Conditions, MakeConditions, check_widths
+from .latents import SegmentLatents
+from .limits import held_to_limits
+from .picture import encode_picture
+from .planning import plan_run, planned_tiling, tokens_of
+from .reports import ShareReport
+from .run import Run, Session
+from .sample import sample
+from .store import Handle, Models, check_models, get_vae, member_of
+from .text import Prompts, TextFeatures, encode_prompts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureMaterial:
+    """A prepared request of a member, and what its words and its picture are encoded by, or were already.
+
+    `clip_tokens` [257, dim]: what another program's CLIP has made, in place of ours.
+    """
+
+    run: PreparedRun
+    text: Prompts | TextFeatures
+    models: Models
+    clip_tokens: np.ndarray | None = None
+
+    @property
+    def sizes(self) -> tuple[LatentSize, ...]:
+        """See Material."""
+        return tuple(LatentSize.of_pixels(segment.frames, *self.run.scene.size) for segment in self.plan.segments)
+
+    @property
+    def tokens(self) -> list[Tokens]:
+        """See Material."""
+        return tokens_of(self.run)
+
+    @property
+    def plan(self) -> SegmentPlan:
+        """See Material."""
+        return self.run.plan
+
+    @property
+    def described(self) -> str:
+        """See Material."""
+        return self.run.scene.described
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """See Material."""
+        return self.text if isinstance(self.text, Prompts) else self.text.prompts
+
+    @property
+    def parts(self) -> tuple[Handle, ...]:
+        """See Material."""
+        encoder = self.models.text_encoder
+        if isinstance(self.text, TextFeatures):
+            encoder = self.text.encoder
+        return tuple(part for part in (encoder, self.models.clip, self.models.vae) if part is not None)
+
+    def ready(self, run: Run, session: Session) -> PictureMaterial:
+        """See Material."""
+        text, tokens, listener = self.text, self.clip_tokens, session.listener
+        if isinstance(text, Prompts):
+            text = encode_prompts(self.models.text_encoder, text.positive, text.negative, listener)
+        if tokens is None and self.run.seen_by_clip is not None:
+            others = (run.models.dit, self.models.vae)
+            tokens = encode_picture(self.models.clip, self.run.seen_by_clip, others, listener)
+        return replace(self, text=text, clip_tokens=tokens)
+
+    def noise(self, settings: SamplingSettings) -> Iterator[np.ndarray]:
+        """See Material."""
+        drawn = segment_noise(settings.seed, settings.continuation.seed, self.run.noise)
+        for size, noise in zip(self.sizes, drawn, strict=False):
+            yield drafted_noise(noise, size.shape)
+
+    def arrays(self) -> Iterator[np.ndarray | None]:
+        """See Material."""
+        yield from (self.text.positive, self.text.negative, self.clip_tokens, *self.run.scene.arrays())
+
+    def arrays_of(self, number: int) -> tuple[str, Iterator[np.ndarray]]:
+        """See Material."""
+        segment = self.plan.segments[number]
+        return f"{segment} {self.run.noise[number]}", self.run.scene.arrays_of(segment)
+
+    def opened(self, model: WanModel, run: Run, session: Session) -> _Opened:
+        """See Material."""
+        listener, settings = session.listener, run.settings
+        vae, tiling = get_vae(self.models.vae, listener), planned_tiling(run.how)
+
+        def begin(phase: str, units: int, number: int | None) -> ShareReport:
+            return ShareReport.begun(listener, phase, units, number, len(self.plan.segments))
+
+        how = Encoding(vae=vae, tiling=tiling, check_cancelled=listener.check_cancelled, begin=begin)
+        continuing = Continuing(vae=vae, how=settings.continuation, plan=self.plan, tiling=tiling, listener=listener)
+        return _Opened(model, settings, self, self.run.scene.encode(how, settings), continuing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    model: WanModel
+    settings: SamplingSettings
+    material: PictureMaterial
+    pictures: EncodedPictures
+    continuing: Continuing
+
+    def segment(self, number: int, made: list[np.ndarray]) -> tuple[Known | None, MakeConditions]:
+        """See OpenedMaterial."""
+        segment = self.material.plan.segments[number]
+        known = self.continuing.history(number, made, self.material.sizes[number]) if segment.history else None
+        condition = self.pictures.condition(number, segment, known)
+
+        def conditions() -> Conditions:
+            positive, negative = self._contexts()
+            with_prompt = condition(self.model, positive)
+            without = None if negative is None else with_prompt.under(negative)
+            return Conditions(lambda _: with_prompt, None if without is None else lambda _: without)
+
+        return known, conditions
+
+    def finished(self, number: int, latent: np.ndarray, made: list[np.ndarray]) -> np.ndarray:
+        """See OpenedMaterial."""
+        return self.continuing.anchored(number, latent, made)
+
+    def _contexts(self) -> tuple[Context, Context | None]:
+        """Embed text and picture, for every segment anew: that is nothing beside its first step."""
+        text, tokens = self.material.text, self.material.clip_tokens
+        check_widths(self.model.config, text.positive.shape[1], None if tokens is None else tokens.shape[1])
+        clip = None if tokens is None else mx.array(tokens)
+        positive = self.model.embed_context(mx.array(text.positive), clip)
+        if not self.settings.is_guided:
+            return positive, None
+        return positive, self.model.embed_context(mx.array(text.negative), clip)
+
+
+def prepare(
+    models: Models,
+    text: Prompts | TextFeatures,
+    scene: Scene,
+    settings: SamplingSettings,
+    session: Session,
+    *,
+    clip_picture: np.ndarray | None = None,
+    clip_tokens: np.ndarray | None = None,
+) -> Run:
+    """Check a request and plan it, with nothing loaded. Raises RequestError and WeightsError.
+
+    CLIP sees `clip_picture` [1, H, W, 3] where one is given, else the member's choice, unless there are `clip_tokens`.
+    """
+    listener = session.listener
+    scene, settings = held_to_limits(models.dit, scene, settings, listener)
+    check_models(models)
+    prepared = member_of(models.dit).prepare(clip_picture, scene, settings, listener)
+    tell_plan(prepared.plan, scene.fps, listener)
+    how = plan_run(models.dit, models.vae, models.text_encoder, models.clip, prepared)
+    material = PictureMaterial(prepared, text, models, clip_tokens)
+    return Run(models=models, material=material, settings=settings, how=how, facts=_facts(scene))
+
+
+def sample_pictures(run: Run, session: Session) -> SegmentLatents:
+    """Return the latents of a run on pictures, and how they join to one clip."""
+    made = sample(run, session)
+    return SegmentLatents(made, run.material.plan, matches_colours=run.settings.continuation.anchor == "lab")
+
+
+def tell_plan(plan: SegmentPlan, fps: float, listener: Listener) -> None:
+    """Note how long the clip will be at the driving video's rate, and in how many segments it is made."""
+    frames, segments = plan.frames, len(plan.segments)
+    if frames > 1:
+        parts = "1 segment" if segments == 1 else f"{segments} segments that share {plan.overlap} frames each"
+        listener.note(f"{frames} frames, {frames / fps:.2f} s at {fps:g} fps, in {parts}.")
+
+
+def _facts(scene: Scene) -> dict[str, Any]:
+    """Return what the report says of a request: every field that is no picture, and how large those are."""
+    values = {field.name: getattr(scene, field.name) for field in fields(scene)}
+    return {
+        "scene": {name: value for name, value in values.items() if isinstance(value, (str, int, float, bool))},
+        "pictures": {name: _size(value) for name, value in values.items() if isinstance(value, np.ndarray)},
+    }
+
+
+def _size(pictures: np.ndarray) -> str:
+    count, height, width = pictures.shape[:3]
+    return f"{count} of {width}x{height}"
