@@ -14,14 +14,15 @@ ALLOWED = {
     "runtime": {"interface"},
     "media": {"interface"},
     "models": {"interface"},
+    "members": {"interface", "models", "media", "conditioning"},
     "sampling": {"interface", "runtime"},
-    "weights": {"interface", "models", "runtime"},
+    "weights": {"interface", "members", "models", "runtime"},
     "conditioning": {"interface", "models", "media"},
     "pipelines": {"interface", "models", "runtime", "media", "sampling", "weights", "conditioning"},
     "diagnostics": {"interface", "models", "runtime", "weights"},
     "cli": {"interface", "runtime", "media", "weights", "pipelines", "diagnostics"},
 }
-NO_MLX_AT_IMPORT = ("interface", "media", "cli")
+NO_MLX_AT_IMPORT = ("interface", "members", "media", "cli")
 FOREIGN = {"torch", "comfy", "comfy_api", "folder_paths", "nodes"}
 MAX_LINES = 400
 

@@ -7,6 +7,7 @@ import numpy as np
 from support import Golden, golden_file, golden_prompts, golden_scene, golden_settings
 from test_lora import folder_with
 
+from mlx_backend.members import member_named
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.pipelines.generate import generate
@@ -26,7 +27,7 @@ def relative(found, expected) -> float:
 def test_bf16_products_stay_near_float32_and_the_stream_stays_float32(snapshot):
     path = snapshot.path("dit")
     source = open_component(path, "dit")
-    model = Scail2Model(dit_config(path, source.tensors, snapshot.settings), None)
+    model = Scail2Model(dit_config(path, source.tensors, snapshot.settings, member_named(source.member)), None)
     fit(model, source, None)
     load_into(model, source, None, lambda: None)
     golden = Golden(golden_file("dit"), 2)

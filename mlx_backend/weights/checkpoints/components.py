@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ...interface.events import LOGGER
-from ...interface.sizes import ClipConfig, Scail2Config, UMT5Config, VAEConfig
+from ...interface.sizes import ClipConfig, UMT5Config, VAEConfig, WanConfig
 from ...interface.storage import Storage
+from ...members import member_named
 from ...models.clip_vision import ClipVision
 from ...models.linear import PackedLinear
 from ...models.offload import BlockNetwork
-from ...models.scail2 import Scail2Model
 from ...models.umt5 import UMT5Encoder
 from ...models.vae21 import WanVAE21
+from ...models.wan import WanModel
 from ...runtime.crossover import few_rows
 from ...runtime.device import compute_dtype
 from ..formats.arrays import MLX_DTYPES
@@ -29,7 +30,7 @@ from .snapshot import Snapshot
 
 WORDS = "token_embedding.weight"
 
-Network = Scail2Model | WanVAE21 | UMT5Encoder | ClipVision
+Network = WanModel | WanVAE21 | UMT5Encoder | ClipVision
 
 
 def load_component(
@@ -74,7 +75,7 @@ def _measure_crossover(model: Network, dtype: mx.Dtype | None) -> None:
 class PartSizes:
     """A part's sizes, how it lies in memory once it is loaded, and the dtype of its products ("float32" ...)."""
 
-    config: Scail2Config | VAEConfig | UMT5Config | ClipConfig
+    config: WanConfig | VAEConfig | UMT5Config | ClipConfig
     storage: Storage
     compute: str
 
@@ -119,7 +120,8 @@ def _fitting(snapshot: Snapshot, component: str, precision: str) -> tuple[Compon
     dtype = compute_dtype(precision, component)
     model: Network
     if component == "dit":
-        model = Scail2Model(dit_config(path, source.tensors, snapshot.settings), dtype)
+        member = member_named(source.member or "")
+        model = member.network(dit_config(path, source.tensors, snapshot.settings, member), dtype)
     elif component == "vae":
         model = WanVAE21(vae_config(path, source.tensors))
     elif component == "t5_encoder":
