@@ -99,7 +99,7 @@ def test_float16_that_overflows_is_left_and_the_run_goes_on(snapshot, tmp_path, 
 
 def test_only_what_was_float16_leaves_it(snapshot, monkeypatch):
     monkeypatch.setattr(components, "compute_dtype", lambda precision, component: mx.float16)
-    dit = components.load_component(snapshot, "dit", "auto", lambda: None)
+    dit = components.load_component(components.fitting(snapshot, "dit", "auto"), lambda: None)
     assert dit.leave_float16()
     assert dit.blocks[0].ffn[0].compute_dtype == dit.patch_embedding.compute_dtype == mx.bfloat16
     assert dit.head.head.compute_dtype == mx.float32
@@ -108,4 +108,4 @@ def test_only_what_was_float16_leaves_it(snapshot, monkeypatch):
 
 def test_products_in_the_dtype_of_the_weights_have_nothing_to_leave(snapshot, monkeypatch):
     monkeypatch.setattr(components, "compute_dtype", lambda precision, component: None)
-    assert not components.load_component(snapshot, "dit", "auto", lambda: None).leave_float16()
+    assert not components.load_component(components.fitting(snapshot, "dit", "auto"), lambda: None).leave_float16()
