@@ -25,7 +25,7 @@ from benchmarks.machine import describe_machine, peak_resident  # noqa: E402
 from mlx_backend.cli.main import main as command  # noqa: E402
 from mlx_backend.interface.sizes import SCAIL2_DIT  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams, positions  # noqa: E402
-from mlx_backend.weights.checkpoints.components import load_component  # noqa: E402
+from mlx_backend.weights.checkpoints.components import fitting, load_component  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import CONFIG, Snapshot  # noqa: E402
 from mlx_backend.weights.formats.safetensors_file import read_header  # noqa: E402
 
@@ -88,7 +88,7 @@ def run(folder: Path) -> list[str]:
     before = peak_resident()
 
     start = time.perf_counter()
-    model = load_component(Snapshot({"dit": path}, Path(), settings), "dit", "auto", lambda: None)
+    model = load_component(fitting(Snapshot({"dit": path}, Path(), settings), "dit", "auto"), lambda: None)
     loaded = time.perf_counter() - start
     after_load, active = peak_resident(), mx.get_active_memory()
 

@@ -26,7 +26,7 @@ from mlx_backend.interface.conversion import ConvertOptions  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.sizes import SCAIL2_DIT  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams  # noqa: E402
-from mlx_backend.weights.checkpoints.components import load_component  # noqa: E402
+from mlx_backend.weights.checkpoints.components import fitting, load_component  # noqa: E402
 from mlx_backend.weights.checkpoints.convert import convert  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
@@ -70,7 +70,8 @@ def measure(name: str, path: Path, folder: Path) -> list[str]:
         convert(Snapshot({"dit": path}, path, {}), made, options, LogListener())
         seconds = time.perf_counter() - start
         size = (made / "dit.safetensors").stat().st_size
-        model = load_component(Snapshot({"dit": made / "dit.safetensors"}, path, {}), "dit", "auto", lambda: None)
+        snapshot = Snapshot({"dit": made / "dit.safetensors"}, path, {})
+        model = load_component(fitting(snapshot, "dit", "auto"), lambda: None)
         found = [forward(model, seed) for seed in range(INPUTS)]
         dense = dense or found
         mean = sum(cosine(a, b) for a, b in zip(found, dense, strict=True)) / INPUTS

@@ -33,7 +33,7 @@ from mlx_backend.models import vae21  # noqa: E402
 from mlx_backend.models import vae_tiles as vae_tiles  # noqa: E402
 from mlx_backend.models.vae_layers import Stream  # noqa: E402
 from mlx_backend.pipelines.decode import decode_segment  # noqa: E402
-from mlx_backend.weights.checkpoints.components import load_component  # noqa: E402
+from mlx_backend.weights.checkpoints.components import fitting, load_component  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 DIRECTIONS = ("encode", "decode")
@@ -46,7 +46,7 @@ class Mlx:
 
     def __init__(self, weights: Path, tile: int = 0):
         mx.set_default_device(mx.cpu)
-        self._vae = load_component(Snapshot({"vae": weights}, weights, {}), "vae", "auto", lambda: None)
+        self._vae = load_component(fitting(Snapshot({"vae": weights}, weights, {}), "vae", "auto"), lambda: None)
         self._tiling = Tiling(tile, 64) if tile else None
         self._remembered: list[int] = []  # bytes, by stream
         self._count_caches()

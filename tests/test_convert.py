@@ -19,7 +19,7 @@ from mlx_backend.interface.errors import Cancelled, RequestError, WeightsError
 from mlx_backend.models.linear import PackedLinear
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.weights.checkpoints import convert as module
-from mlx_backend.weights.checkpoints.components import load_component
+from mlx_backend.weights.checkpoints.components import fitting, load_component
 from mlx_backend.weights.checkpoints.convert import choose_mixed, convert
 from mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot, find_snapshots
 from mlx_backend.weights.formats.safetensors_file import read_header
@@ -109,7 +109,7 @@ def test_mixed_bits_load_as_the_config_says(tmp_path, listener):
     convert(Snapshot.open(SOURCE), tmp_path / "mixed", ConvertOptions(mixed=True), listener)
     convert(Snapshot.open(SOURCE), tmp_path / "q4", ConvertOptions(bits=4), listener)
     settings = json.loads((tmp_path / "mixed" / "config.json").read_text())["quantization"]
-    model = load_component(Snapshot.open(tmp_path / "mixed"), "dit", "auto", lambda: None)
+    model = load_component(fitting(Snapshot.open(tmp_path / "mixed"), "dit", "auto"), lambda: None)
     bits = {}
     for name, linear in model.named_modules():
         if isinstance(linear, PackedLinear):
@@ -243,9 +243,10 @@ import mlx.core as mx
 mx.set_default_device(mx.cpu)
 from mlx_backend.interface.events import LogListener
 from mlx_backend.weights.checkpoints import convert as module
+from mlx_backend.weights.checkpoints.component_file import open_component
 
 names = sys.argv[3].split(",")
-source = module.open_component(Path(sys.argv[1]), "dit")
+source = open_component(Path(sys.argv[1]), "dit")
 fresh = {"blocks.0.ffn.0": module.Packing(4, 64)}
 steps = tuple(module._step(source, name, "BF16", fresh) for name in names)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -213,11 +213,11 @@ def test_gguf_equals_its_own_restored_weights(quantisation, tmp_path, listener):
 
 
 def test_a_part_that_is_another_is_refused_by_its_name(tmp_path):
-    from mlx_backend.weights.checkpoints.components import check_file
+    from mlx_backend.weights.checkpoints.components import fitting
 
     snapshot = Snapshot.assemble(SOURCE, {"vae": SOURCE / "clip.safetensors"})
     with pytest.raises(WeightsError, match="CLIP visual tower.*Wan 2.1 VAE is needed"):
-        check_file(snapshot, "vae", "auto")
+        fitting(snapshot, "vae", "auto")
 
 
 def test_several_files_of_one_part_must_be_chosen_from(tmp_path):

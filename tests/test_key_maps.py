@@ -15,7 +15,14 @@ from safetensors.numpy import load_file
 from support import DATA, GOLDENS
 
 from mlx_backend.interface.errors import WeightsError
+from mlx_backend.interface.sizes import WanConfig
+from mlx_backend.members import members
+from mlx_backend.members.member import Member
+from mlx_backend.members.signature import Signature
+from mlx_backend.weights.checkpoints import component_file, snapshot
+from mlx_backend.weights.checkpoints.detect import dit_config, dit_settings
 from mlx_backend.weights.formats.safetensors_file import TensorInfo, read_header
+from mlx_backend.weights.names import key_maps
 from mlx_backend.weights.names.key_maps import Recipe, identify, recipes, surplus
 from mlx_backend.weights.names.layouts import snapshot_axes
 
@@ -209,18 +216,18 @@ def test_what_transformers_may_leave_out():
 
 @pytest.mark.parametrize("kind", [np.array, mx.array])
 def test_the_numbers_of_transformers_become_the_networks(kind):
-    snapshot = load_file(GOLDENS / "snapshot" / "clip.safetensors")
+    golden = load_file(GOLDENS / "snapshot" / "clip.safetensors")
     arrays = {}
     for ours, theirs in zip(CLIP, HF_CLIP, strict=True):
-        if ours in snapshot:
-            array, names = np.squeeze(snapshot[ours]), split(theirs)
+        if ours in golden:
+            array, names = np.squeeze(golden[ours]), split(theirs)
             arrays |= dict(zip(names, np.split(array.T if ours == "head" else array, len(names)), strict=True))
     tensors = infos({name: array.shape for name, array in arrays.items()})
     made = recipes(identify(tensors), tensors)
-    assert made.keys() == snapshot.keys()
+    assert made.keys() == golden.keys()
     for name, recipe in made.items():
         found = recipe.apply([kind(np.ascontiguousarray(arrays[source])) for source in recipe.sources])
-        np.testing.assert_array_equal(np.array(found), snapshot[name])
+        np.testing.assert_array_equal(np.array(found), golden[name])
 
 
 def wan(channels=16, more=(), *, clip=False, width=5120, layers=40, out=16):
@@ -332,6 +339,72 @@ def test_other_files_are_named(case):
     assert (found.component, found.layout) == (None, None)
     with pytest.raises(WeightsError, match="choose a part of SCAIL-2"):
         recipes(found, infos(shapes))
+
+
+class Header:
+    """A file of which only the header is there."""
+
+    metadata: dict = {}  # noqa: RUF012
+
+    def __init__(self, path, tensors):
+        self.path, self.tensors = path, tensors
+
+    def read(self, name):
+        raise AssertionError(f"{name} was read")
+
+
+@pytest.mark.parametrize("case", [*REFUSED, *CASES])
+def test_inspecting_and_loading_name_a_file_equally(case, tmp_path, monkeypatch):
+    tensors = infos(REFUSED[case][0] if case in REFUSED else apart(CASES[case][2]))
+    for module in (snapshot, component_file):
+        monkeypatch.setattr(module, "open_tensors", lambda path: Header(path, tensors))
+    found = snapshot.identify_file(tmp_path)[1]
+    for component in OFFICIAL:
+        if component == found.component:
+            source = component_file.open_component(tmp_path, component)
+            assert (source.description, source.member) == (found.description, found.member)
+        elif found.whole is None or found.whole.component != component:
+            with pytest.raises(WeightsError, match=re.escape(f"{tmp_path} is {found.description}, but ")):
+                component_file.open_component(tmp_path, component)
+        else:  # loading goes on to say which tensors it lacks
+            assert component_file.open_component(tmp_path, component).tensors
+
+
+def test_a_damaged_file_may_be_told_by_what_it_lacks():
+    found = identify(infos(without(DIT, r"head\.head\.bias|blocks\.7\.cross_attn\.k_img")))
+    assert "lacks 'blocks.7.cross_attn.k_img.weight', 'blocks.7.cross_attn.k_img.bias'" in found.description
+    assert (found.component, found.whole.component, found.whole.member) == (None, "dit", "scail-2-14b")
+    assert identify(infos(part(7, 13))).whole is None
+
+
+TOY = Member(
+    name="toy",
+    title="Toy",
+    hub_repositories=(),
+    components=("vae", "t5_encoder"),
+    defaults=members()[0].defaults,
+    signature=Signature(image_branch=False, in_dim=16, out_dim=16),
+)
+
+
+def test_a_row_of_the_table_is_enough_for_a_model_to_be_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(key_maps, "members", lambda: (*members(), TOY))
+    for prefix in ("", "model.diffusion_model."):
+        tensors = infos(prefixed(prefix, wan(layers=3)))
+        found = identify(tensors)
+        assert (found.component, found.member) == ("dit", "toy")
+        assert found.description.startswith("a Toy diffusion transformer")
+        assert surplus(found, tensors, recipes(found, tensors)) == []
+    config = dit_config(tmp_path, infos(wan(layers=3)), {}, TOY)
+    assert config == WanConfig(
+        dim=5120, ffn_dim=13824, freq_dim=256, num_heads=40, num_layers=3, in_dim=16, out_dim=16, text_dim=4096
+    )
+    assert dit_config(tmp_path, infos(wan(layers=3)), dit_settings(config), TOY) == config
+    damaged = identify(infos(without(wan(layers=3), r"blocks\.1\.norm3\.bias")))
+    assert (damaged.component, damaged.whole.member) == (None, "toy")
+    assert identify(infos(DIT)).member == "scail-2-14b"
+    for relative in ("VACE", "S2V", "Wan 2.1 I2V", "TI2V-5B", "FLF2V"):
+        assert REFUSED[relative][1] in identify(infos(REFUSED[relative][0])).description
 
 
 @pytest.mark.parametrize(("kind", "stack"), [(np.array, None), (mx.array, None), (mx.array, mx.concatenate)])

@@ -7,6 +7,7 @@ from mlx.utils import tree_flatten
 from support import DATA
 
 from mlx_backend.interface.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
+from mlx_backend.members import member_named
 from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.models.umt5 import UMT5Encoder
@@ -62,7 +63,7 @@ def test_the_sizes_are_read_from_the_shapes(component, expected, tmp_path):
         name: TensorInfo("BF16", snapshot_shape(component, name, shape), 0) for name, shape in KEYS[component].items()
     }
     found = {
-        "dit": lambda: dit_config(tmp_path, tensors, {}),
+        "dit": lambda: dit_config(tmp_path, tensors, {}, member_named("scail-2-14b")),
         "vae": lambda: vae_config(tmp_path, tensors),
         "t5_encoder": lambda: umt5_config(tmp_path, tensors),
         "clip": lambda: clip_config(tmp_path, tensors, {}),

@@ -17,7 +17,8 @@ from mlx_backend.interface.errors import WeightsError
 from mlx_backend.models.linear import PackedLinear
 from mlx_backend.pipelines.store import Models, ModelStore, get_dit
 from mlx_backend.pipelines.text import encode_prompts
-from mlx_backend.weights.checkpoints.components import check_file, load_component
+from mlx_backend.weights.checkpoints import component_file, components
+from mlx_backend.weights.checkpoints.components import fitting, load_component
 from mlx_backend.weights.checkpoints.hub import download_snapshot
 from mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot, find_snapshots
 from mlx_backend.weights.formats.safetensors_file import read_header
@@ -74,7 +75,7 @@ def refused(work, *words: object) -> str:
 
 
 def check(folder: Path, component: str) -> None:
-    check_file(Snapshot.open(folder), component, "auto")
+    fitting(Snapshot.open(folder), component, "auto")
 
 
 # Tensors
@@ -130,7 +131,7 @@ def test_a_tensor_of_another_dtype_is_named(dtype, folder):
 def test_every_float_loads(dtype, folder, listener):
     tensors = mx.load(str(SOURCE / "clip.safetensors"))
     rewrite(folder, "clip", {name: array.astype(dtype) for name, array in tensors.items()})
-    load_component(Snapshot.open(folder), "clip", "auto", lambda: None)
+    load_component(fitting(Snapshot.open(folder), "clip", "auto"), lambda: None)
 
 
 def test_many_missing_tensors_are_counted(folder):
@@ -360,6 +361,40 @@ def test_a_file_mended_after_an_error_loads(folder, listener):
     path.write_bytes(whole)
     store.get("vae", listener)
     assert store.loaded == ("vae",)
+
+
+def test_a_run_opens_and_fits_each_file_once(folder, listener, monkeypatch):
+    opened, fitted = [], []
+    original_open, original_fit = component_file.open_tensors, components.fit
+
+    def open_counted(path):
+        opened.append(path.name)
+        return original_open(path)
+
+    def fit_counted(model, source, dtype):
+        fitted.append(source.component)
+        original_fit(model, source, dtype)
+
+    monkeypatch.setattr(component_file, "open_tensors", open_counted)
+    monkeypatch.setattr(components, "fit", fit_counted)
+    store = ModelStore(Snapshot.open(folder), "auto")
+    run = (Models.of(store), golden_prompts(2), golden_scene(2), golden_settings(2), None, listener)
+    first = generate(*run)
+    assert sorted(opened) == sorted(f"{name}.safetensors" for name in COMPONENTS)
+    assert sorted(fitted) == sorted(COMPONENTS)
+    opened.clear()
+    assert np.array_equal(generate(*run), first)
+    assert len(opened) == len(set(opened))
+
+
+def test_a_file_that_changes_after_the_check_is_fitted_anew(folder):
+    store = ModelStore(Snapshot.open(folder), "auto")
+    kept = store.fitted("vae")
+    assert store.fitted("vae") is kept
+    path = put(folder, "vae.safetensors", (SOURCE / "vae.safetensors").read_bytes())
+    assert store.fitted("vae") is not kept
+    path.unlink()
+    refused(lambda: store.fitted("vae"), path)
 
 
 @pytest.mark.parametrize("kind", ["OSError", "RuntimeError", "ReadTimeout"])

@@ -15,7 +15,7 @@ from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.pipelines import planning
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.runtime.probe import Rate
-from mlx_backend.weights.checkpoints.components import part_sizes
+from mlx_backend.weights.checkpoints.components import fitting, part_sizes
 from mlx_backend.weights.checkpoints.convert import convert
 from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
@@ -132,7 +132,7 @@ def test_the_forecast_says_how_long_and_in_what_memory(how, snapshot, listener, 
 )
 def test_storage_is_read_from_the_header(options, expected, snapshot, tmp_path, listener):
     convert(snapshot, tmp_path / "made", options, listener)
-    sizes = part_sizes(Snapshot.open(tmp_path / "made"), "dit", "auto")
+    sizes = part_sizes(fitting(Snapshot.open(tmp_path / "made"), "dit", "auto"))
     found = (sizes.storage.dtype, sizes.storage.bits, sizes.storage.group_size)
     assert found[: len(expected)] == expected
     assert sizes.compute == "float32", "on the CPU"
@@ -141,15 +141,15 @@ def test_storage_is_read_from_the_header(options, expected, snapshot, tmp_path, 
 
 def test_mixed_bits_count_as_their_mean(snapshot, tmp_path, listener):
     convert(snapshot, tmp_path / "made", ConvertOptions(mixed=True), listener)
-    assert 4 < part_sizes(Snapshot.open(tmp_path / "made"), "dit", "auto").storage.bits < 8
+    assert 4 < part_sizes(fitting(Snapshot.open(tmp_path / "made"), "dit", "auto")).storage.bits < 8
 
 
 def test_what_is_restored_counts_as_what_it_becomes(snapshot, monkeypatch):
     """On a GPU float32 weights come as bf16."""
-    from mlx_backend.weights import components
+    from mlx_backend.weights.checkpoints import components
 
     monkeypatch.setattr(components, "compute_dtype", lambda precision, component: None)
-    sizes = part_sizes(snapshot, "dit", "auto")
+    sizes = part_sizes(fitting(snapshot, "dit", "auto"))
     stored = mx.load(str(snapshot.path("dit")))
     assert {array.dtype for array in stored.values()} == {mx.bfloat16}
     assert (sizes.storage.dtype, sizes.compute) == ("bfloat16", "bfloat16")

@@ -7,6 +7,7 @@ import numpy as np
 from support import Golden, generate, golden_file, golden_prompts, golden_scene, golden_settings
 from test_lora import folder_with
 
+from mlx_backend.members import member_named
 from mlx_backend.models.conditioning import Known
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
@@ -26,7 +27,7 @@ def relative(found, expected) -> float:
 def test_bf16_products_stay_near_float32_and_the_stream_stays_float32(snapshot):
     path = snapshot.path("dit")
     source = open_component(path, "dit")
-    model = Scail2Model(dit_config(path, source.tensors, snapshot.settings), None)
+    model = Scail2Model(dit_config(path, source.tensors, snapshot.settings, member_named(source.member)), None)
     fit(model, source, None)
     load_into(model, source, None, lambda: None)
     golden = Golden(golden_file("dit"), 2)
@@ -99,7 +100,7 @@ def test_float16_that_overflows_is_left_and_the_run_goes_on(snapshot, tmp_path, 
 
 def test_only_what_was_float16_leaves_it(snapshot, monkeypatch):
     monkeypatch.setattr(components, "compute_dtype", lambda precision, component: mx.float16)
-    dit = components.load_component(snapshot, "dit", "auto", lambda: None)
+    dit = components.load_component(components.fitting(snapshot, "dit", "auto"), lambda: None)
     assert dit.leave_float16()
     assert dit.blocks[0].ffn[0].compute_dtype == dit.patch_embedding.compute_dtype == mx.bfloat16
     assert dit.head.head.compute_dtype == mx.float32
@@ -108,4 +109,4 @@ def test_only_what_was_float16_leaves_it(snapshot, monkeypatch):
 
 def test_products_in_the_dtype_of_the_weights_have_nothing_to_leave(snapshot, monkeypatch):
     monkeypatch.setattr(components, "compute_dtype", lambda precision, component: None)
-    assert not components.load_component(snapshot, "dit", "auto", lambda: None).leave_float16()
+    assert not components.load_component(components.fitting(snapshot, "dit", "auto"), lambda: None).leave_float16()

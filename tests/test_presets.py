@@ -15,6 +15,7 @@ from mlx_backend.interface.geometry import check_size
 from mlx_backend.interface.presets import NO_PRESET, PRESETS, SIZES, find_preset, size_of, upstream_shift
 from mlx_backend.interface.requests import SamplingSettings
 from mlx_backend.interface.variants import GRIDS
+from mlx_backend.pipelines.picture import ClipRequest
 from mlx_backend.sampling.solvers import make_solver
 
 FAST = SamplingSettings(steps=6, cfg=1.0, shift=8.0, solver="euler", grid="simple")
@@ -182,14 +183,15 @@ def command(tmp_path, *options):
 def told(monkeypatch):
     """Return what settings `generate` would have sampled with; nothing runs."""
     from mlx_backend.pipelines import generate as pipeline
+    from mlx_backend.pipelines import pictures
 
     seen = []
 
-    def sample(models, prompts, scene, settings, tiling, listener, kept):
+    def prepare(models, prompts, scene, settings, session):
         seen.append(settings)
-        return np.zeros((1, 64, 96, 3), np.float32)
 
-    monkeypatch.setattr(pipeline, "generate", sample)
+    monkeypatch.setattr(pictures, "prepare", prepare)
+    monkeypatch.setattr(pipeline, "generate", lambda *_: np.zeros((1, 64, 96, 3), np.float32))
     return seen
 
 
@@ -243,7 +245,8 @@ def test_the_sampler_hands_on_what_the_settings_say(nodes, monkeypatch):
     inputs = {item.id: item.default for item in schema("Scail2Sampler").inputs if hasattr(item, "default")}
     picture = torch.zeros(1, 64, 96, 3)
     model = nodes["LoadScail2MLX"]({"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"})[0]
-    others = {"model": model, "vae": None, "text": None, "clip_features": None}
+    nothing = ClipRequest(None, None)
+    others = {"model": model, "vae": None, "text": None, "clip_features": nothing}
     pictures = {"reference_image": picture, "driving_video": picture}
     with pytest.raises(Asked) as caught:
         nodes["Scail2Sampler"](inputs | others | pictures | chosen(nodes, "fast", "704p (1280x704)"))

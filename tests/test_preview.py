@@ -55,7 +55,7 @@ def test_the_estimate_of_a_model_that_knows_the_picture_is_the_picture(solver):
     rng = np.random.default_rng(0)
     picture, noise, known = (mx.array(rng.normal(size=(16, 3, 4, 4)).astype(np.float32)) for _ in range(3))
     chosen = make_solver(solver, 4, 3.0)
-    sigmas = iter(chosen.grid.sigmas)
+    sigmas = iter(chosen.schedule.sigmas)
     mask = mx.arange(3)[None, :, None, None] < 1
     seen = []
 

@@ -21,7 +21,7 @@ from mlx_backend.interface.sizes import Scail2Config, UMT5Config
 from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.pipelines.store import Models, ModelStore
-from mlx_backend.weights.checkpoints.components import load_component
+from mlx_backend.weights.checkpoints.components import fitting, load_component
 from mlx_backend.weights.checkpoints.convert import ConvertOptions, convert
 from mlx_backend.weights.checkpoints.detect import dit_settings
 from mlx_backend.weights.checkpoints.offload import BlockReader
@@ -60,7 +60,7 @@ def test_streamed_blocks_give_the_same_numbers_bit_for_bit(folder):
 def test_a_streamed_text_encoder_gives_the_same_numbers_bit_for_bit(folder):
     prompts = [[5, 9, 3, 1], [7, 1]]
     kept, streamed = (
-        load_component(Snapshot.open(folder), "t5_encoder", "auto", lambda: None, residency)
+        load_component(fitting(Snapshot.open(folder), "t5_encoder", "auto"), lambda: None, residency)
         for residency in ("resident", "streamed")
     )
     expected = encode_text(kept, prompts, lambda: None)
@@ -184,7 +184,8 @@ def test_the_text_encoders_words_stay_in_the_file(tmp_path):
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    encoder = load_component(Snapshot({"t5_encoder": path}, path, {}), "t5_encoder", "auto", lambda: None, "streamed")
+    fitted = fitting(Snapshot({"t5_encoder": path}, path, {}), "t5_encoder", "auto")
+    encoder = load_component(fitted, lambda: None, "streamed")
     ids = [3, 39999, 17, 1]
     found = encoder.token_embedding(mx.array(ids))
     encode_text(encoder, [ids], lambda: None)
@@ -262,6 +263,6 @@ def test_rows_of_a_quantised_table_are_those_of_the_whole(name, tmp_path):
 
 
 def test_streamed_blocks_hold_nothing_before_they_are_due(snapshot):
-    model = load_component(snapshot, "dit", "auto", lambda: None, "streamed")
+    model = load_component(fitting(snapshot, "dit", "auto"), lambda: None, "streamed")
     assert isinstance(model.supply, BlockReader)
     assert not any(array.any().item() for _, array in tree_flatten(model.blocks[0].parameters()))

@@ -19,7 +19,7 @@ from mlx_backend.conditioning.text import encode_text, tokenise
 from mlx_backend.interface.events import LogListener
 from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.umt5 import UMT5Encoder
-from mlx_backend.weights.checkpoints.components import load_component
+from mlx_backend.weights.checkpoints.components import fitting, load_component
 from mlx_backend.weights.checkpoints.snapshot import TOKENIZER, Snapshot
 from mlx_backend.weights.checkpoints.tokenizer import load_tokenizer
 from mlx_backend.weights.names.layouts import snapshot_name
@@ -73,7 +73,7 @@ class Encoders:
     def __init__(self, folder: Path):
         files = {name: folder / f"{name}.safetensors" for name in ("t5_encoder", "clip")}
         snapshot = Snapshot(files, folder / TOKENIZER, {})
-        self._text, self._clip = (load_component(snapshot, name, "float32", lambda: None) for name in files)
+        self._text, self._clip = (load_component(fitting(snapshot, name, "float32"), lambda: None) for name in files)
         self._tokenizer = load_tokenizer(snapshot.tokenizer)
 
     def text(self, prompts: list[str]) -> list[np.ndarray]:

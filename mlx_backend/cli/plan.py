@@ -109,9 +109,10 @@ def _read(folder: Path) -> ModelSizes:
     snapshot = Snapshot.open(folder)
     require_mlx()
     from ..pipelines.planning import model_sizes
-    from ..weights.checkpoints.components import part_sizes
+    from ..weights.checkpoints.components import fitting, part_sizes
 
-    dit, vae, text, clip = (part_sizes(snapshot, name, "auto") for name in ("dit", "vae", "t5_encoder", "clip"))
+    names = ("dit", "vae", "t5_encoder", "clip")
+    dit, vae, text, clip = (part_sizes(fitting(snapshot, name, "auto")) for name in names)
     return model_sizes(dit=dit, vae=vae, text=text, clip=clip)
 
 

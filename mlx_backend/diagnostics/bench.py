@@ -22,7 +22,7 @@ from ..models.scail2 import Reference, Scail2Model, Streams
 from ..runtime.machine import this_machine
 from ..runtime.memory import bounded_cache
 from ..runtime.probe import Clock
-from ..weights.checkpoints.components import load_component
+from ..weights.checkpoints.components import fitting, load_component
 from ..weights.checkpoints.detect import dit_settings
 from ..weights.checkpoints.snapshot import Snapshot
 from .primitives import Primitive, drawn, primitives
@@ -177,15 +177,15 @@ def _passes(case: Case, dtype: str, folder: Path, check_cancelled: Callable[[], 
     dense = _snapshot(folder / f"{stem}.safetensors", case.config)
     if not dense.path("dit").exists():
         _write(dense.path("dit"), case.config, getattr(mx, dtype))
-    resident = load_component(dense, "dit", "auto", check_cancelled)
+    resident = load_component(fitting(dense, "dit", "auto"), check_cancelled)
     yield Pass(dtype, "primitives", PRIMITIVES_BAR, _forward(case, resident))
-    streamed = load_component(dense, "dit", "auto", check_cancelled, "streamed")
+    streamed = load_component(fitting(dense, "dit", "auto"), check_cancelled, "streamed")
     yield Pass(f"{dtype}, streamed", dtype, STREAMED_BAR, _forward(case, streamed))
     for bits in (4, 8):
         packed = _snapshot(folder / f"{stem}-q{bits}.safetensors", case.config)
         if not packed.path("dit").exists():
             _pack(packed.path("dit"), resident, bits)
-        model = load_component(packed, "dit", "auto", check_cancelled)
+        model = load_component(fitting(packed, "dit", "auto"), check_cancelled)
         yield Pass(f"{bits}-bit", dtype, PACKED_BAR, _forward(case, model))
 
 

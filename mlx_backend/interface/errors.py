@@ -1,5 +1,9 @@
 """Every error a user can meet: one sentence that says what was found, where, what is allowed, what to do."""
 
+from collections.abc import Sequence
+
+SHOWN = 3  # names in a sentence; the rest is counted
+
 
 class BackendError(Exception):
     """Base of all errors that are meant for the user; anything else is a fault of this program."""
@@ -27,3 +31,8 @@ class NumericsError(BackendError):
 
 class Cancelled(BackendError):
     """The user stopped the run; not a failure."""
+
+
+def listed(names: Sequence[str], rest: str = " and {} more") -> str:
+    """Return the first names for a sentence, and what stands for the rest."""
+    return ", ".join(names[:SHOWN]) + (rest.format(len(names) - SHOWN) if len(names) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""Architectures as numbers. A run reads them from tensor shapes and config.json and assumes none (weights/detect.py).
+"""Architectures as numbers. A run reads them from tensor shapes and config.json and assumes none.
 
 The published ones stand at the end: what is planned for before there is a file.
 """

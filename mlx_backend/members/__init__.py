@@ -17,3 +17,13 @@ def members() -> tuple[Member, ...]:
     """Return every member: the `MEMBER` of each module of this package that has one, by name of the module."""
     modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
     return tuple(module.MEMBER for module in modules if hasattr(module, "MEMBER"))
+
+
+def member_named(name: str) -> Member:
+    """Return the member of a name."""
+    return next(row for row in members() if row.name == name)
+
+
+def titles() -> str:
+    """Return what all members are called, for a sentence."""
+    return " or ".join(row.title for row in members())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,11 +13,14 @@ from ..interface.events import Listener
 from ..interface.geometry import LatentSize
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.segments import Segment, SegmentPlan, plan_segments
+from ..interface.sizes import WanConfig
 from ..interface.tiling import Tiling
+from .signature import Signature
 
 if TYPE_CHECKING:  # rows of the table need no MLX
     from ..models.attention import Context
     from ..models.conditioning import Conditioning, Known
+    from ..models.wan import WanModel
 
 Condition = Callable[[Any, "Context"], "Conditioning"]  # of a model (WanModel) and of an embedded context
 
@@ -128,6 +131,7 @@ class Member:
     """A row of the table. `title` is what sentences call it; `components` what a run needs beside the "dit".
 
     As it stands it makes videos of text alone; others say how a request becomes theirs in a class of their own.
+    `sizes` are those that only its configuration has, each with a tensor and the axis that tells it.
     """
 
     name: str
@@ -135,6 +139,18 @@ class Member:
     hub_repositories: tuple[str, ...]
     components: tuple[str, ...]
     defaults: Defaults
+    signature: Signature
+    sizes: tuple[tuple[str, str, int], ...] = ()
+
+    def config(self, sizes: Mapping[str, Any]) -> WanConfig:
+        """Return its configuration from the sizes of every Wan model and its own `sizes`."""
+        return WanConfig(**sizes)
+
+    def network(self, config: WanConfig, compute_dtype: Any) -> WanModel:
+        """Return its diffusion transformer without weights, for products in an MLX dtype (None: the weights')."""
+        from ..models.wan import WanModel
+
+        return WanModel(config, compute_dtype)
 
     def prepare(
         self,

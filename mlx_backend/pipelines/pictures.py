@@ -28,7 +28,7 @@ from .planning import plan_run, planned_tiling, tokens_of
 from .reports import ShareReport
 from .run import Run, Session
 from .sample import sample
-from .store import Handle, Models, check_models, get_vae, member_of
+from .store import Handle, Models, check_models, get_vae
 from .text import Prompts, TextFeatures, encode_prompts
 
 
@@ -169,7 +169,7 @@ def prepare(
     listener = session.listener
     scene, settings = held_to_limits(models.dit, scene, settings, listener)
     check_models(models)
-    prepared = member_of(models.dit).prepare(clip_picture, scene, settings, listener)
+    prepared = models.dit.store.member.prepare(clip_picture, scene, settings, listener)
     tell_plan(prepared.plan, scene.fps, listener)
     how = plan_run(models.dit, models.vae, models.text_encoder, models.clip, prepared)
     material = PictureMaterial(prepared, text, models, clip_tokens)

@@ -20,7 +20,7 @@ from ..interface.variants import RESIDENCIES
 from ..members.member import PreparedRun
 from ..runtime.machine import this_machine
 from ..runtime.probe import Probe, probe
-from ..weights.checkpoints.components import PartSizes, part_sizes
+from ..weights.checkpoints.components import PartSizes
 from .latents import SegmentLatents
 from .store import Handle
 
@@ -122,7 +122,7 @@ def decode_tiling(vae: Handle, latents: SegmentLatents) -> Tiling | None:
 
 def sizes_of(handle: Handle) -> PartSizes:
     """Return the sizes of a handle's network and how it will be stored, from its file's header. Raises WeightsError."""
-    return part_sizes(handle.store.snapshot, handle.component, handle.store.precision)
+    return handle.store.sizes(handle.component)
 
 
 def budget_of(handle: Handle | None) -> int:

@@ -11,14 +11,14 @@ from ..interface.errors import RequestError
 from ..interface.events import LOGGER, Listener, Progress
 from ..interface.requests import LoraRequest
 from ..interface.variants import RESIDENCIES
+from ..members import member_named
 from ..members.member import Member
-from ..members.scail2 import MEMBER
 from ..models.clip_vision import ClipVision
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
 from ..models.wan import WanModel
 from ..runtime.memory import return_memory
-from ..weights.checkpoints.components import Network, check_file, load_component
+from ..weights.checkpoints.components import Fitted, Network, PartSizes, fitting, load_component, part_sizes
 from ..weights.checkpoints.snapshot import Snapshot
 from ..weights.formats.sources import open_tensors
 from ..weights.lora.apply import LoraState, apply_loras
@@ -50,7 +50,10 @@ class ModelStore:
         self.residency = residency
         self.cache = cache
         self.memory = memory
+        self._fitted: dict[str, Fitted] = {}  # still to be loaded
         self._loaded: dict[str, Network] = {}
+        self._member = ""
+        self._sizes: dict[str, PartSizes] = {}  # of what is loaded
         self._dit_residency = ""
         self._loras = LoraState()  # of the DiT that is in memory
 
@@ -61,7 +64,26 @@ class ModelStore:
 
     def __getstate__(self) -> dict[str, object]:
         """A store that is sent to another process takes its files and settings there, and no weights."""
-        return self.__dict__ | {"_loaded": {}, "_dit_residency": "", "_loras": LoraState()}
+        return self.__dict__ | {"_loaded": {}, "_dit_residency": "", "_loras": LoraState(), "_fitted": {}, "_sizes": {}}
+
+    def fitted(self, component: str) -> Fitted:
+        """Return a component's file and its network, made once: until it is loaded, or the file is another one."""
+        kept = self._fitted.get(component)
+        if kept is None or not kept.is_current:
+            kept = self._fitted[component] = fitting(self.snapshot, component, self.precision)
+            self._member = kept.source.member or self._member
+        return kept
+
+    @property
+    def member(self) -> Member:
+        """The member of the family that the DiT is. Raises WeightsError."""
+        if "dit" not in self._loaded:
+            self.fitted("dit")
+        return member_named(self._member)
+
+    def sizes(self, component: str) -> PartSizes:
+        """Return what planning needs to know of a component. Raises WeightsError."""
+        return self._sizes[component] if component in self._sizes else part_sizes(self.fitted(component))
 
     def enter(self, phase: str) -> None:
         """Release what the phase does not use."""
@@ -76,6 +98,7 @@ class ModelStore:
         """Release everything."""
         for name in self.loaded:
             self._drop(name)
+        self._fitted.clear()
         collect()
 
     def get(self, component: str, listener: Listener) -> Network:
@@ -97,16 +120,18 @@ class ModelStore:
     def _get(self, component: str, residency: str, listener: Listener) -> Network:
         if component not in self._loaded:
             listener.progress(Progress(phase=f"loading {component}", done=0, total=1))
-            self._loaded[component] = load_component(
-                self.snapshot, component, self.precision, listener.check_cancelled, residency
-            )
+            fitted = self.fitted(component)
+            del self._fitted[component]  # a network is filled once
+            sizes = part_sizes(fitted)
+            self._loaded[component] = load_component(fitted, listener.check_cancelled, residency)
+            self._sizes[component] = sizes
             if component == "dit":
                 self._dit_residency = residency
             listener.progress(Progress(phase=f"loading {component}", done=1, total=1))
         return self._loaded[component]
 
     def _drop(self, component: str) -> None:
-        del self._loaded[component]
+        del self._loaded[component], self._sizes[component]
         if component == "dit":
             self._loras = LoraState()
 
@@ -161,12 +186,7 @@ def check_models(models: Models) -> None:
         for lora in handle.loras:
             open_tensors(lora.path)
         if handle.component not in handle.store.loaded:
-            check_file(handle.store.snapshot, handle.component, handle.store.precision)
-
-
-def member_of(dit: Handle) -> Member:
-    """Return the member of the family that a DiT is."""
-    return MEMBER
+            handle.store.fitted(handle.component)
 
 
 def enter(phase: str, *handles: Handle) -> None:

@@ -14,9 +14,7 @@ from ..formats.arrays import to_mlx
 from ..formats.quantised import QuantisedTensor, bookkeeping, find_quantised, restore
 from ..formats.safetensors_file import TensorInfo
 from ..formats.sources import TensorFile, open_tensors, read_rows, text_metadata
-from ..names.key_maps import Recipe, identify, recipes, surplus
-from ..names.layouts import official_name
-from .detect import check_component
+from ..names.key_maps import Recipe, identify, kind_of, recipes, surplus
 
 # What belongs to the CLIP checkpoint but takes no part in SCAIL-2: some files leave it out.
 CLIP_OPTIONAL = {"post_norm.weight": 1, "post_norm.bias": 1, "head": 2}
@@ -26,7 +24,8 @@ CLIP_OPTIONAL = {"post_norm.weight": 1, "post_norm.bias": 1, "head": 2}
 class ComponentFile:
     """What a network can be filled from: `tensors` as the network names and shapes them, without their data.
 
-    Weights that the file stores quantised appear as "F32", which is what `array` restores them to.
+    Weights that the file stores quantised appear as "F32", which is what `array` restores them to. `member` is the name
+    of the model whose diffusion transformer it is, None for other components.
     """
 
     path: Path
@@ -36,6 +35,7 @@ class ComponentFile:
     file: TensorFile
     recipes: Mapping[str, Recipe]
     quantised: Mapping[str, QuantisedTensor]
+    member: str | None = None
 
     def array(self, name: str) -> mx.array:
         """Read one tensor, restored and rearranged. Raises WeightsError."""
@@ -79,19 +79,19 @@ def open_component(path: Path, component: str) -> ComponentFile:
     stored = {name: info for name, info in file.tensors.items() if name not in extra}
     for name, tensor in quantised.items():
         stored[name] = TensorInfo("F32", tensor.shape, 4 * int(np.prod(tensor.shape)))
-    found = identify(stored)
-    if found.component == component:
-        made = recipes(found, stored)
-        leftover = surplus(found, stored, made)
-    else:  # another model, or this one damaged: then what it lacks is told against the turnkey layout
-        official = {official_name(component, name): name for name in stored}
-        check_component(path, component, {name: stored[old] for name, old in official.items()}, found.description)
-        made = {name: Recipe((old,)) for name, old in official.items()}
-        leftover = []
+    named = identify(stored)
+    found = named.whole or named  # what a damaged file lacks is told by `fit`
+    if found.component != component:
+        raise WeightsError(
+            f"{path} is {named.description}, but {kind_of(component)} is needed here: choose the matching file or "
+            "snapshot."
+        )
+    made = recipes(found, stored)
+    leftover = surplus(found, stored, made)
     tensors = {name: _info(recipe, stored) for name, recipe in made.items()} | {name: stored[name] for name in leftover}
-    if component == "clip" and found.layout not in (None, "turnkey"):
+    if component == "clip" and found.layout != "turnkey":
         tensors |= _left_out(tensors)
-    return ComponentFile(path, component, found.description, tensors, file, made, quantised)
+    return ComponentFile(path, component, found.description, tensors, file, made, quantised, found.member)
 
 
 def _info(recipe: Recipe, stored: Mapping[str, TensorInfo]) -> TensorInfo:

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ...interface.events import LOGGER
-from ...interface.sizes import ClipConfig, Scail2Config, UMT5Config, VAEConfig
+from ...interface.sizes import ClipConfig, UMT5Config, VAEConfig, WanConfig
 from ...interface.storage import Storage
+from ...members import member_named
 from ...models.clip_vision import ClipVision
 from ...models.linear import PackedLinear
 from ...models.offload import BlockNetwork
-from ...models.scail2 import Scail2Model
 from ...models.umt5 import UMT5Encoder
 from ...models.vae21 import WanVAE21
+from ...models.wan import WanModel
 from ...runtime.crossover import few_rows
 from ...runtime.device import compute_dtype
 from ..formats.arrays import MLX_DTYPES
+from ..formats.sources import FileState, file_state
 from .component_file import ComponentFile, open_component
 from .detect import clip_config, dit_config, umt5_config, vae_config
 from .load import fit, load_into, narrow_dtype
@@ -29,26 +31,60 @@ from .snapshot import Snapshot
 
 WORDS = "token_embedding.weight"
 
-Network = Scail2Model | WanVAE21 | UMT5Encoder | ClipVision
+Network = WanModel | WanVAE21 | UMT5Encoder | ClipVision
 
 
-def load_component(
-    snapshot: Snapshot,
-    component: str,
-    precision: str,
-    check_cancelled: Callable[[], None],
-    residency: str = "resident",
-) -> Network:
-    """Load "dit", "vae", "t5_encoder" or "clip", evaluated in this thread. Raises WeightsError.
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A component's file and the network that it fits, still without weights, whose products run in `dtype`.
+
+    `state` is that of the files when they were opened. A network is filled once.
+    """
+
+    source: ComponentFile
+    network: Network
+    dtype: mx.Dtype | None
+    state: FileState
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the files are still those that were opened."""
+        return file_state(self.source.file) == self.state
+
+
+def fitting(snapshot: Snapshot, component: str, precision: str) -> Fitted:
+    """Open the file of "dit", "vae", "t5_encoder" or "clip" and build the network for it, from the file's header alone.
+
+    Raises WeightsError or RequestError for whatever cannot be loaded.
+    """
+    path = snapshot.path(component)
+    source = open_component(path, component)
+    dtype = compute_dtype(precision, component)
+    network: Network
+    if component == "dit":
+        member = member_named(source.member or "")
+        network = member.network(dit_config(path, source.tensors, snapshot.settings, member), dtype)
+    elif component == "vae":
+        network = WanVAE21(vae_config(path, source.tensors))
+    elif component == "t5_encoder":
+        network = UMT5Encoder(umt5_config(path, source.tensors), dtype)
+    else:
+        network = ClipVision(clip_config(path, source.tensors, snapshot.settings), dtype)
+    fit(network, source, dtype)
+    return Fitted(source, network, dtype, file_state(source.file))
+
+
+def load_component(fitted: Fitted, check_cancelled: Callable[[], None], residency: str = "resident") -> Network:
+    """Fill the network of a fitted component, evaluated in this thread, and return it. Raises WeightsError.
 
     With the residency "streamed" the blocks of the DiT or text encoder, and the text encoder's table of words, stay in
-    the file until they are used. `check_cancelled` is called between tensors; what it raises leaves nothing behind.
+    the file until they are used. `check_cancelled` is called between tensors; what it raises, or any error, leaves a
+    network that nobody can use.
     """
-    source, model = _fitting(snapshot, component, precision)
-    dtype = compute_dtype(precision, component)
+    source, model, dtype = fitted.source, fitted.network, fitted.dtype
     streamed: set[str] = set()
     if residency == "streamed" and isinstance(model, BlockNetwork):
-        stream = BlockReader(model, source, narrow_dtype(component, dtype))
+        stream = BlockReader(model, source, narrow_dtype(source.component, dtype))
         streamed = set(stream.tensors)
         if isinstance(model, UMT5Encoder):
             model.token_embedding.take_rows_from(row_reader(source, WORDS))
@@ -74,24 +110,23 @@ def _measure_crossover(model: Network, dtype: mx.Dtype | None) -> None:
 class PartSizes:
     """A part's sizes, how it lies in memory once it is loaded, and the dtype of its products ("float32" ...)."""
 
-    config: Scail2Config | VAEConfig | UMT5Config | ClipConfig
+    config: WanConfig | VAEConfig | UMT5Config | ClipConfig
     storage: Storage
     compute: str
 
 
-def part_sizes(snapshot: Snapshot, component: str, precision: str) -> PartSizes:
-    """Return what planning needs to know of a component, from its file's header alone. Raises WeightsError.
+def part_sizes(fitted: Fitted) -> PartSizes:
+    """Return what planning needs to know of a component that is not loaded yet.
 
     Layers packed in several ways count as packed in their mean number of bits, rounded up.
     """
-    source, model = _fitting(snapshot, component, precision)
-    compute = compute_dtype(precision, component)
+    source, model, compute = fitted.source, fitted.network, fitted.dtype
     dense = Counter[mx.Dtype]()
     for info in source.tensors.values():
         if info.dtype in MLX_DTYPES:
             dense[MLX_DTYPES[info.dtype]] += info.nbytes
     stored = dense.most_common(1)[0][0]
-    narrow = narrow_dtype(component, compute)
+    narrow = narrow_dtype(source.component, compute)
     if narrow is not None and stored == mx.float32:
         stored = narrow
     packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
@@ -105,26 +140,3 @@ def part_sizes(snapshot: Snapshot, component: str, precision: str) -> PartSizes:
 
 def _name(dtype: mx.Dtype) -> str:
     return str(dtype).rpartition(".")[2]
-
-
-def check_file(snapshot: Snapshot, component: str, precision: str) -> None:
-    """Raise WeightsError or RequestError exactly where `load_component` would, from the file's header alone."""
-    _fitting(snapshot, component, precision)
-
-
-def _fitting(snapshot: Snapshot, component: str, precision: str) -> tuple[ComponentFile, Network]:
-    """Return the file of a component and the network that it fits, still without weights."""
-    path = snapshot.path(component)
-    source = open_component(path, component)
-    dtype = compute_dtype(precision, component)
-    model: Network
-    if component == "dit":
-        model = Scail2Model(dit_config(path, source.tensors, snapshot.settings), dtype)
-    elif component == "vae":
-        model = WanVAE21(vae_config(path, source.tensors))
-    elif component == "t5_encoder":
-        model = UMT5Encoder(umt5_config(path, source.tensors), dtype)
-    else:
-        model = ClipVision(clip_config(path, source.tensors, snapshot.settings), dtype)
-    fit(model, source, dtype)
-    return source, model

@@ -23,16 +23,15 @@ from ...interface.conversion import DTYPES, GROUP_SIZES, HIGH_BITS, LOW_BITS, Co
 from ...interface.errors import RequestError, WeightsError
 from ...interface.events import Listener, Progress
 from ...interface.limits import LIMITS
+from ...members import titles
 from ...models.linear import PackedLinear
-from ...models.scail2 import Scail2Model
-from ...models.umt5 import UMT5Encoder
 from ..formats.arrays import MLX_DTYPES, to_mlx
 from ..formats.safetensors_file import NUMPY_DTYPES, TensorInfo
 from ..names.layouts import snapshot_name
-from .component_file import ComponentFile, open_component
-from .components import check_file
-from .detect import dit_config, dit_settings, umt5_config
-from .load import NARROWED, fit
+from .component_file import ComponentFile
+from .components import Fitted, fitting
+from .detect import dit_settings
+from .load import NARROWED
 from .snapshot import CALLED, COMPONENTS, CONFIG, TOKENIZER, Snapshot, identify_file
 from .tokenizer import load_tokenizer
 
@@ -92,7 +91,9 @@ def open_source(path: Path) -> Snapshot:
         return Snapshot.open(path)
     found = identify_file(path)[1]
     if found.component is None:
-        raise WeightsError(f"{path} is {found.description}: choose a part of SCAIL-2, or a folder that holds them all.")
+        raise WeightsError(
+            f"{path} is {found.description}: choose a part of {titles()}, or a folder that holds them all."
+        )
     return Snapshot({found.component: path}, path, {})
 
 
@@ -105,10 +106,9 @@ def convert(snapshot: Snapshot, destination: Path, options: ConvertOptions, list
     """
     check_destination(destination, None)
     components = [component for component in COMPONENTS if component in snapshot.files]
-    for component in components:
-        check_file(snapshot, component, "float32")
+    fitted = {component: fitting(snapshot, component, "float32") for component in components}
     tokenizer = load_tokenizer(snapshot.tokenizer) if len(components) == len(COMPONENTS) else None
-    plans = {component: _plan(snapshot, component, options, listener) for component in components}
+    plans = {component: _plan(fitted[component], options, listener) for component in components}
     needed = SPARE_BYTES + sum(info.nbytes for plan in plans.values() for info in plan.outputs.values())
     free = shutil.disk_usage(destination.parent).free
     if free < needed:
@@ -126,7 +126,8 @@ def convert(snapshot: Snapshot, destination: Path, options: ConvertOptions, list
         elif tokenizer is not None:
             tokenizer.save(str(aside / TOKENIZER))
         if "dit" in plans:
-            (aside / CONFIG).write_text(json.dumps(_settings(snapshot, plans), indent=1), encoding="utf-8")
+            settings = _settings(snapshot, plans, fitted["dit"])
+            (aside / CONFIG).write_text(json.dumps(settings, indent=1), encoding="utf-8")
         for path in (*aside.iterdir(), aside):
             _sync(path)
         check_destination(destination, None)  # hours may have passed
@@ -186,10 +187,11 @@ def _kind(layer: str) -> str:
     return re.sub(r"^blocks\.\d+\.", "", layer)
 
 
-def _plan(snapshot: Snapshot, component: str, options: ConvertOptions, listener: Listener) -> Plan:
-    source = open_component(snapshot.path(component), component)
+def _plan(fitted: Fitted, options: ConvertOptions, listener: Listener) -> Plan:
+    source, component = fitted.source, fitted.source.component
     wanted = options.packing(component)
-    packed = _packed_already(snapshot, source)
+    modules = fitted.network.named_modules() if component in POLICY else ()
+    packed = {name: Packing(*module.packing) for name, module in modules if isinstance(module, PackedLinear)}
     for layer, packing in packed.items():
         if wanted is not None and (packing != wanted or options.mixed):
             raise RequestError(
@@ -230,24 +232,6 @@ def _mixed(source: ComponentFile, layers: Mapping[str, Packing], listener: Liste
         _tell(listener, "measuring errors", count, len(layers))
     uniform = sum(sizes[layer] * packing.weight_bytes for layer, packing in layers.items())
     return choose_mixed(errors, sizes, (1 + MIXED_BUDGET) * uniform)
-
-
-def _packed_already(snapshot: Snapshot, source: ComponentFile) -> dict[str, Packing]:
-    """Return how layers with `.scales` are packed: only the network knows their inputs, which the shapes leave open."""
-    if source.component not in POLICY or not any(name.endswith(".scales") for name in source.tensors):
-        return {}
-    model: Scail2Model | UMT5Encoder
-    if source.component == "dit":
-        model = Scail2Model(dit_config(source.path, source.tensors, snapshot.settings))
-    else:
-        model = UMT5Encoder(umt5_config(source.path, source.tensors))
-    fit(model, source, None)
-    found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, PackedLinear):
-            inputs = module.dense_shape[1]
-            found[name] = Packing(32 * module.weight.shape[-1] // inputs, inputs // module.scales.shape[-1])
-    return found
 
 
 def _step(source: ComponentFile, name: str, dtype: str, fresh: Mapping[str, Packing]) -> Step:
@@ -326,11 +310,9 @@ def _slices(source: ComponentFile, name: str) -> Iterator[mx.array]:
         yield to_mlx(part, info.dtype)
 
 
-def _settings(snapshot: Snapshot, plans: Mapping[str, Plan]) -> dict[str, Any]:
+def _settings(snapshot: Snapshot, plans: Mapping[str, Plan], dit: Fitted) -> dict[str, Any]:
     """Return config.json: the sizes of the DiT, and what is packed."""
-    source = plans["dit"].source
-    config = dit_config(source.path, source.tensors, snapshot.settings)
-    settings = dit_settings(config)
+    settings = dit_settings(dit.network.config)
     for key in ("clip_num_heads", LIMITS):
         if key in snapshot.settings:
             settings[key] = snapshot.settings[key]

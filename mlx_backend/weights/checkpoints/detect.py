@@ -1,4 +1,4 @@
-"""What a set of tensors is, and with which sizes: from names and shapes, never from file names."""
+"""With which sizes a network takes a set of tensors: from names and shapes, never from file names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...interface.errors import WeightsError
-from ...interface.sizes import PATCH, ClipConfig, Scail2Config, UMT5Config, VAEConfig
+from ...interface.sizes import PATCH, ClipConfig, UMT5Config, VAEConfig, WanConfig
 from ...interface.variants import MAX_TEXT_TOKENS
+from ...members.member import Member
+from ...members.signature import IMAGE_BRANCH
 from ..formats.safetensors_file import TensorInfo
-from ..names.key_tables import KINDS
+from ..names.key_maps import kind_of
 
 WAN_HEAD_DIM = 128
 CLIP_HEAD_DIM = 80
@@ -20,68 +22,32 @@ CLIP_HEAD_DIM = 80
 Tensors = Mapping[str, TensorInfo]
 Place = tuple[str, int]  # a tensor and an axis
 
-# How a tensor's name begins that gives a kind of file away, and what the kind is called; the first match counts.
-SIGNATURES = (
-    ("patch_embedding_mask.", KINDS["dit"]),
-    ("patch_embedding_pose.", "a SCAIL-1 (preview) diffusion transformer"),
-    ("vace_patch_embedding.", "a Wan VACE diffusion transformer"),
-    ("img_emb.proj.", "a Wan image-to-video diffusion transformer"),
-    ("head.modulation", "a Wan diffusion transformer (text-to-video or Wan 2.2)"),
-    ("model.diffusion_model.", "a ComfyUI checkpoint of a diffusion model"),
-    ("condition_embedder.", "a Wan diffusion transformer in the layout of diffusers"),
-    ("decoder.upsamples.0.upsamples.", "a Wan 2.2 VAE"),
-    ("decoder.middle.", KINDS["vae"]),
-    ("blocks.0.pos_embedding.", KINDS["t5_encoder"]),
-    ("token_embedding.", KINDS["t5_encoder"]),
-    ("encoder.block.0.", "a T5 text encoder in the layout of transformers"),
-    ("transformer.0.attn.to_qkv.", KINDS["clip"]),
-    ("vision_model.", "a CLIP visual tower in the layout of transformers"),
-)
-UNKNOWN = "a file of tensors that this program does not know"
-
-
 # Where a DiT's sizes can be read that config.json gives too.
 DIT_PLACES: dict[str, tuple[Place, ...]] = {
     "dim": (("head.modulation", -1), ("patch_embedding.bias", 0), ("text_embedding.2.bias", 0)),
     "ffn_dim": (("blocks.0.ffn.0.bias", 0), ("blocks.0.ffn.0.weight", 0), ("blocks.1.ffn.0.bias", 0)),
     "freq_dim": (("time_embedding.0.weight", 1),),
     "in_dim": (("patch_embedding.weight", 1),),
-    "mask_dim": (("patch_embedding_mask.weight", 1),),
 }
+IMAGE_PROJECTION: tuple[Place, ...] = (
+    ("img_emb.proj.0.weight", 0),
+    ("img_emb.proj.0.bias", 0),
+    ("img_emb.proj.1.bias", 0),
+)
+EMB_POS = "img_emb.emb_pos"
+DIT_SETTINGS = (*DIT_PLACES, "mask_dim", "num_heads", "num_layers", "out_dim", "text_len", "eps")
 
 
-DIT_SETTINGS = (*DIT_PLACES, "num_heads", "num_layers", "out_dim", "text_len", "eps")
-
-
-def identify(tensors: Tensors) -> str:
-    """Name what the tensors are."""
-    for prefix, kind in SIGNATURES:
-        if any(name.startswith(prefix) for name in tensors):
-            return kind
-    return UNKNOWN
-
-
-def check_component(path: Path, component: str, tensors: Tensors, description: str) -> None:
-    """Raise WeightsError unless the tensors are those of `component` ("dit", "vae", "t5_encoder", "clip").
-
-    `description` says more closely what they are, where that is known.
-    """
-    found, wanted = identify(tensors), KINDS[component]
-    if found != wanted:
-        example = next(iter(sorted(tensors)), "none")
-        what = description if found == UNKNOWN else f"{found} ({len(tensors)} tensors, the first is '{example}')"
-        raise WeightsError(f"{path} is {what}, but {wanted} is needed here: choose the matching file or snapshot.")
-
-
-def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> Scail2Config:
-    """Read the sizes of a SCAIL-2 DiT; `settings` is config.json, whose numbers must agree with the shapes."""
-    size = _sizes(path, tensors)
-    found = {name: size(*places) for name, places in DIT_PLACES.items()}
+def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any], member: Member) -> WanConfig:
+    """Read the sizes of a member's DiT; `settings` is config.json, whose numbers must agree with the shapes."""
+    size = _sizes(path, tensors, kind_of("dit"))
+    places = DIT_PLACES | {name: ((tensor, axis),) for name, tensor, axis in member.sizes}
+    found = {name: size(*where) for name, where in places.items()}
     found["num_layers"] = _count(tensors, r"blocks\.(\d+)\.")
     found["out_dim"] = size(("head.head.bias", 0), ("head.head.weight", 0)) // PATCH**2
     for name, value in found.items():
         if settings.get(name, value) != value:
-            tensor = DIT_PLACES.get(name, ((name, 0),))[0][0]
+            tensor = places.get(name, ((name, 0),))[0][0]
             shape = f"'s tensor '{tensor}' has shape {list(tensors[tensor].shape)}" if tensor in tensors else ""
             raise WeightsError(
                 f"config.json beside {path} says {name} = {settings[name]!r}, but the file{shape or f' has {value}'}: "
@@ -90,28 +56,33 @@ def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> Sca
     text_len = _setting(path, settings, "text_len", MAX_TEXT_TOKENS)
     if text_len < MAX_TEXT_TOKENS:
         raise WeightsError(
-            f"config.json beside {path} says text_len = {text_len}, but SCAIL-2 reads prompts of {MAX_TEXT_TOKENS} "
-            "tokens: download it again."
+            f"config.json beside {path} says text_len = {text_len}, but {member.title} reads prompts of "
+            f"{MAX_TEXT_TOKENS} tokens: download it again."
         )
-    return Scail2Config(
-        **found,
-        num_heads=_heads(path, settings, "num_heads", found["dim"], WAN_HEAD_DIM),
-        pose_dim=found["in_dim"],  # both stems take the same latents
-        text_dim=size(("text_embedding.0.weight", 1)),
-        clip_dim=size(("img_emb.proj.0.weight", 0), ("img_emb.proj.0.bias", 0), ("img_emb.proj.1.bias", 0)),
-        text_len=text_len,
-        eps=_setting(path, settings, "eps", 1e-6),
+    if set(IMAGE_BRANCH) <= set(member.signature.names):
+        found["clip_dim"] = size(*IMAGE_PROJECTION)
+    if EMB_POS in tensors:
+        found["image_positions"] = size((EMB_POS, 1))
+    return member.config(
+        found
+        | {
+            "num_heads": _heads(path, settings, "num_heads", found["dim"], WAN_HEAD_DIM),
+            "text_dim": size(("text_embedding.0.weight", 1)),
+            "text_len": text_len,
+            "eps": _setting(path, settings, "eps", 1e-6),
+        }
     )
 
 
-def dit_settings(config: Scail2Config) -> dict[str, Any]:
+def dit_settings(config: WanConfig) -> dict[str, Any]:
     """Return the config.json that a snapshot of this DiT has: what `dit_config` takes for `settings`."""
-    return {"model_type": "i2v"} | {name: getattr(config, name) for name in DIT_SETTINGS}
+    sizes = {name: getattr(config, name) for name in DIT_SETTINGS if hasattr(config, name)}
+    return {"model_type": "i2v" if config.clip_dim else "t2v"} | sizes
 
 
 def vae_config(path: Path, tensors: Tensors) -> VAEConfig:
     """Read the sizes of a Wan 2.1 VAE from its encoder, stage by stage."""
-    size = _sizes(path, tensors)
+    size = _sizes(path, tensors, kind_of("vae"))
     dim = size(("encoder.conv1.bias", 0), ("encoder.conv1.weight", 0), ("decoder.head.0.gamma", 0))
     mults, temporal, blocks = [], [], 0
     for i in range(_count(tensors, r"encoder\.downsamples\.(\d+)\.")):
@@ -135,7 +106,7 @@ def vae_config(path: Path, tensors: Tensors) -> VAEConfig:
 
 def umt5_config(path: Path, tensors: Tensors) -> UMT5Config:
     """Read the sizes of a UMT5 encoder."""
-    size = _sizes(path, tensors)
+    size = _sizes(path, tensors, kind_of("t5_encoder"))
     positions = [f"blocks.{i}.pos_embedding.embedding.weight" for i in range(3)]
     return UMT5Config(
         vocab_size=size(("token_embedding.weight", 0)),
@@ -150,7 +121,7 @@ def umt5_config(path: Path, tensors: Tensors) -> UMT5Config:
 
 def clip_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> ClipConfig:
     """Read the sizes of a CLIP visual tower; `settings` may name "clip_num_heads"."""
-    size = _sizes(path, tensors)
+    size = _sizes(path, tensors, kind_of("clip"))
     dim = size(("pos_embedding", -1), ("cls_embedding", -1), ("pre_norm.bias", 0))
     patch = size(("patch_embedding.weight", 2), ("patch_embedding.weight", 3))
     side = round((size(("pos_embedding", 1)) - 1) ** 0.5)
@@ -167,7 +138,7 @@ def clip_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> Cl
     )
 
 
-def _sizes(path: Path, tensors: Tensors) -> Callable[..., int]:
+def _sizes(path: Path, tensors: Tensors, kind: str) -> Callable[..., int]:
     def size(*places: Place) -> int:
         """Return the size that most of the places have: one damaged tensor then stands out against the others."""
         shapes = [(tensors[name].shape, axis) for name, axis in places if name in tensors]
@@ -176,8 +147,7 @@ def _sizes(path: Path, tensors: Tensors) -> Callable[..., int]:
             name, axis = places[0]
             what = f"has shape {list(tensors[name].shape)}" if name in tensors else "is missing"
             raise WeightsError(
-                f"{path}: tensor '{name}' {what}, but its axis {axis} tells a size of {identify(tensors)}: "
-                "download the file again."
+                f"{path}: tensor '{name}' {what}, but its axis {axis} tells a size of {kind}: download the file again."
             )
         return found.most_common(1)[0][0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..formats.sources import shard_names
+from ..formats.sources import shard_paths
 from .snapshot import INDEX_SUFFIX
 
 HEAD_BYTES = 1 << 20  # more than the header of a 14B checkpoint
@@ -20,7 +20,7 @@ def file_identity(path: Path) -> str:
     """
     parts = [path]
     if path.name.endswith(INDEX_SUFFIX):
-        parts += [path.with_name(name) for name in shard_names(path)]
+        parts += shard_paths(path)
     digest = hashlib.sha256()
     for part in parts:
         size = part.stat().st_size

@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ...interface.errors import WeightsError
+from ...interface.errors import WeightsError, listed
 from ...models.linear import Linear, PackedLinear
 from ..formats.safetensors_file import TensorInfo
 from .component_file import ComponentFile
@@ -19,7 +19,6 @@ FLOATS = ("F32", "F16", "BF16")
 PACKED = ("U32",)
 PACKED_BITS = (2, 3, 4, 5, 6, 8)  # what mx.quantize offers
 PACKED_GROUPS = (32, 64, 128)
-SHOWN = 3  # names in an error; the rest is counted
 
 
 def fit(model: nn.Module, source: ComponentFile, compute_dtype: mx.Dtype | None) -> None:
@@ -102,8 +101,8 @@ def _check_tensors(path: Path, tensors: dict[str, TensorInfo], wanted: dict[str,
     missing = sorted(wanted.keys() - tensors.keys())
     surplus = sorted(tensors.keys() - wanted.keys())
     if missing or surplus:
-        found = [f"lacks {_some(missing)}"] if missing else []
-        found += [f"has {_some(surplus)} that this model does not know"] if surplus else []
+        found = [f"lacks {_counted(missing)}"] if missing else []
+        found += [f"has {_counted(surplus)} that this model does not know"] if surplus else []
         raise WeightsError(
             f"{path} {' and '.join(found)}; expected are exactly {len(wanted)} tensors, found {len(tensors)}: "
             "download the snapshot again, or choose the file of the right model."
@@ -128,6 +127,6 @@ def _any_of(choices: tuple[object, ...]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return f"tensor {shown}" if len(names) == 1 else f"{len(names)} tensors ({shown}{' ...' * (len(names) > SHOWN)})"
+def _counted(names: list[str]) -> str:
+    shown = listed([f"'{name}'" for name in names], " ...")
+    return f"tensor {shown}" if len(names) == 1 else f"{len(names)} tensors ({shown})"

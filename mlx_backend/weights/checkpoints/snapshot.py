@@ -11,7 +11,7 @@ from typing import Any
 
 from ...interface.errors import WeightsError
 from ..formats.quantised import bookkeeping
-from ..formats.sources import TensorFile, open_tensors, shard_names
+from ..formats.sources import ShardedFile, TensorFile, open_tensors
 from ..names.key_maps import Found, identify
 
 COMPONENTS = ("dit", "vae", "t5_encoder", "clip")
@@ -93,19 +93,25 @@ def scan(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     paths = [inner / name for inner, names in _walk(folder) for name in names]
     indexes = [path for path in paths if path.name.endswith(INDEX_SUFFIX)]
-    shards = {path.with_name(shard) for path in indexes for shard in shard_names(path)}
+    _check_number(folder, indexes)
+    known = {path: identify_file(path) for path in indexes}
+    shards = {shard for file, _ in known.values() if isinstance(file, ShardedFile) for shard in file.paths}
     candidates = sorted({*indexes, *(path for path in paths if path.suffix in TENSOR_SUFFIXES)} - shards)
-    if len(candidates) > MAX_FILES:
-        raise WeightsError(
-            f"{folder} holds {len(candidates)} model files, more than one model has: choose the folder of one model."
-        )
+    _check_number(folder, candidates)
     for path in candidates:
-        component = identify_file(path)[1].component
+        component = (known[path] if path in known else identify_file(path))[1].component
         if component is not None:
             found.setdefault(component, []).append(path)
     for name in TOKENIZERS:
         found.setdefault("tokenizer", []).extend(path for path in paths if path.name == name)
     return found
+
+
+def _check_number(folder: Path, files: list[Path]) -> None:
+    if len(files) > MAX_FILES:
+        raise WeightsError(
+            f"{folder} holds {len(files)} model files, more than one model has: choose the folder of one model."
+        )
 
 
 def find_snapshots(roots: Iterable[str | Path]) -> list[Path]:

@@ -14,6 +14,7 @@ from .gguf_file import GGUFFile
 from .safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, TensorInfo
 from .torch_file import TorchFile
 
+FileState = tuple[tuple[int, int], ...]  # of each of its files: when it was written, and its size
 ZIP_START, GGUF_START = b"PK\x03\x04", b"GGUF"
 
 
@@ -36,11 +37,12 @@ class ShardedFile:
     def __init__(self, path: Path):
         self.path = path
         weight_map = _weight_map(path)
+        self.paths = _shards(path, weight_map)
         self._shards: dict[str, SafetensorsFile] = {}
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] = {}
-        for shard in shard_names(path):
-            file = SafetensorsFile(path.with_name(shard))
+        for shard in self.paths:
+            file = SafetensorsFile(shard)
             twice = file.tensors.keys() & self.tensors.keys()
             if twice:
                 raise WeightsError(f"{path}: tensor '{min(twice)}' stands in two shards: download the model again.")
@@ -60,15 +62,19 @@ class ShardedFile:
         return self._shards[name].read_rows(name, rows)
 
 
-def shard_names(path: Path) -> list[str]:
+def shard_paths(path: Path) -> list[Path]:
     """Return the files that an index names, all of them beside it. Raises WeightsError."""
-    names = sorted(set(_weight_map(path).values()))
+    return _shards(path, _weight_map(path))
+
+
+def _shards(path: Path, weight_map: Mapping[str, str]) -> list[Path]:
+    names = sorted(set(weight_map.values()))
     for shard in names:
         if shard in ("", ".", "..") or "/" in shard or "\\" in shard or Path(shard).is_absolute():
             raise WeightsError(
                 f"{path} names the file '{shard}', but shards must lie beside their index: do not use this model."
             )
-    return names
+    return [path.with_name(shard) for shard in names]
 
 
 def _weight_map(path: Path) -> dict[str, str]:
@@ -100,6 +106,15 @@ def open_tensors(path: Path) -> TensorFile:
     if start[:1] == b"{" and int.from_bytes(start, "little") > size:
         return ShardedFile(path)
     return SafetensorsFile(path)
+
+
+def file_state(file: TensorFile) -> FileState:
+    """Return what changes when a file or one of its shards is written anew; nothing where one is gone."""
+    try:
+        stats = [path.stat() for path in (file.path, *getattr(file, "paths", ()))]
+    except OSError:
+        return ()
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 
 
 def read_rows(file: TensorFile, name: str, rows: np.ndarray) -> np.ndarray:

@@ -12,10 +12,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ...interface.errors import WeightsError
+from ...interface.errors import WeightsError, listed
 
 UNKNOWN_LIMIT = 8  # names that match nothing: so many are reported, more are an error
-SHOWN = 3  # names in a message; the rest is counted
 
 # The last words of a name: which part of a module's change the tensor is, and which kind of branch the part makes.
 KINDS = {"down": "low_rank", "up": "low_rank", "mid": "low_rank"}
@@ -106,8 +105,8 @@ class LoraFile:
         reasons: dict[str, list[str]] = {}
         for what, reason in self.skipped.items():
             reasons.setdefault(reason, []).append(what)
-        skipped = "; ".join(f"{_some(names)}: {reason}" for reason, names in reasons.items())
-        why, which = (f" ({text})" if text else "" for text in (skipped, _some(self.unknown)))
+        skipped = "; ".join(f"{listed(names)}: {reason}" for reason, names in reasons.items())
+        why, which = (f" ({text})" if text else "" for text in (skipped, listed(self.unknown)))
         matched = f"{self.weights} weights and {self.biases} biases matched"
         return f"{matched}, {len(self.skipped)} skipped{why}, {len(self.unknown)} unknown{which}"
 
@@ -139,7 +138,7 @@ def parse(
     groups, unknown = _grouped(names, targets, source)
     if len(unknown) > UNKNOWN_LIMIT and not allow_unknown:
         raise WeightsError(
-            f"{source}: {len(unknown)} of {len(names)} names match no module of this model ({_some(unknown)}): choose "
+            f"{source}: {len(unknown)} of {len(names)} names match no module of this model ({listed(unknown)}): choose "
             "a LoRA made for SCAIL-2 or Wan 2.1 14B, or allow unknown names."
         )
     made = LoraFile({}, {}, {}, tuple(unknown))
@@ -342,7 +341,3 @@ def _scale(group: _Group, rank: int | None, config: Mapping, alphas: Mapping[str
     own = (alpha for name, alpha in config["alpha_pattern"].items() if f".{group.raw}".endswith(f".{name}"))
     alpha = next(own, config.get("lora_alpha"))
     return 1.0 if alpha is None else alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(list(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -16,8 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ...interface.errors import WeightsError
+from ...interface.errors import WeightsError, listed
 from ...interface.sizes import PATCH
+from ...members import members, titles
+from ...members.member import Member
+from ...members.signature import Facts
+from ...members.unsupported import SIZES, UNSUPPORTED, Unsupported
 from ..formats.safetensors_file import TensorInfo
 from . import key_tables as tables
 from .key_tables import Layout
@@ -25,7 +29,6 @@ from .key_tables import Layout
 LEAVES = (".weight", ".bias", ".scales", ".biases")
 WHOLE_DTYPES = ("F64", "F32", "F16", "BF16")  # one element is one number, so shapes are those of the matrices
 LAYERS = range(64)
-SHOWN = 3  # names in a sentence; the rest is counted
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -51,9 +54,9 @@ class Recipe:
 
     def shape(self, infos: Tensors) -> tuple[int, ...]:
         """Return the shape of what `apply` will make. Raises WeightsError where the file's shapes do not allow it."""
-        missing = [name for name in self.sources if name not in infos]
+        missing = [f"'{name}'" for name in self.sources if name not in infos]
         if missing:
-            raise WeightsError(f"The file lacks {_some(missing)}, which the network needs: download it again.")
+            raise WeightsError(f"The file lacks {listed(missing)}, which the network needs: download it again.")
         shapes = [infos[name].shape for name in self.sources]
         shape = shapes[0]
         if len(shapes) > 1:
@@ -100,13 +103,21 @@ class Recipe:
 class Found:
     """What a file is: a component and a layout of it, or, with neither, what else; `description` reads "a ...".
 
-    `prefix` stands before the names of that layout.
+    `prefix` stands before the names of that layout; `member` is the name of the model whose diffusion transformer it
+    is. What lacks less than it has may be a damaged file: `whole` is what it would be then.
     """
 
     component: str | None
     layout: str | None
     description: str
     prefix: str = ""
+    member: str | None = None
+    whole: Found | None = None
+
+
+def kind_of(component: str) -> str:
+    """Return what sentences call a component."""
+    return tables.KINDS.get(component) or f"a {titles()} diffusion transformer"
 
 
 def identify(tensors: Tensors) -> Found:
@@ -116,16 +127,27 @@ def identify(tensors: Tensors) -> Found:
     what this program does not know; the description then names it. Raises WeightsError where the shapes of a file that
     has the right names cannot be.
     """
-    if any(re.search(tables.LORA, name) for name in tensors):
-        return Found(None, None, f"a LoRA ({len(tensors)} tensors), not a whole model: use the LoRA loader")
     found, known, foreign = _best(tensors)
+    if sum(re.search(tables.LORA, name) is not None for name in tensors) > known:
+        return Found(None, None, f"a LoRA ({len(tensors)} tensors), not a whole model: use the LoRA loader")
     made = recipes(found, tensors) if found.component else {}
-    text = _named(found.component, (*made, *(name.removeprefix(found.prefix) for name in tensors)))
-    if text is None and foreign >= known:
+    row = _row(found, made, tensors)
+    if foreign >= known and (row is None or not row.signature.marks):
         first = f", the first is '{min(tensors)}'" if tensors else ""
-        text = f"a file that this program does not know ({len(tensors)} tensors{first})"
-    text = text or _other_kind(found.component, made, tensors) or _incomplete(found.component, made)
-    return found if text is None else Found(None, None, text)
+        return Found(None, None, f"a file that this program does not know ({len(tensors)} tensors{first})")
+    if isinstance(row, Unsupported):
+        return Found(None, None, _refused(row, found, made, tensors))
+    called = tables.KINDS.get(found.component) or f"a {row.title if row else 'Wan'} diffusion transformer"
+    layout = _layout(found).called
+    whole = replace(found, description=f"{called} {layout}", member=row.name if row else None)
+    text = _rank(made, tensors, called) if row else _other_encoder(found.component, made, tensors)
+    if text is not None:
+        return Found(None, None, text)
+    missing = _missing(found.component, row, made)
+    if not missing:
+        return whole
+    is_damaged = len(missing) < len(made) and (row is not None or found.component != "dit")
+    return Found(None, None, _incomplete(f"{called} {layout}", made, missing), whole=whole if is_damaged else None)
 
 
 def recipes(found: Found, tensors: Tensors, ignore: frozenset[str] = frozenset()) -> dict[str, Recipe]:
@@ -165,7 +187,7 @@ def _layout(found: Found) -> Layout:
     for layout in tables.LAYOUTS:
         if (layout.component, layout.name) == (found.component, found.layout):
             return layout
-    raise WeightsError(f"The file is {found.description}, which cannot be loaded here: choose a part of SCAIL-2.")
+    raise WeightsError(f"The file is {found.description}, which cannot be loaded here: choose a part of {titles()}.")
 
 
 def _harmless(layout: Layout, name: str) -> bool:
@@ -178,7 +200,8 @@ def _harmless(layout: Layout, name: str) -> bool:
 @cache
 def origins(layout: Layout) -> dict[str, tuple[Recipe, ...]]:
     """Return where a layout has each official name, the first choice first, for as many layers as any model has."""
-    official = {name for pattern in tables.OFFICIAL[layout.component] for name in _expand(pattern, LAYERS)}
+    patterns = {pattern for member in (None, *members()) for pattern in _patterns(layout.component, member)}
+    official = {name for pattern in patterns for name in _expand(pattern, LAYERS)}
     for name in tuple(official):
         if name.endswith(".weight"):
             official |= {name.removesuffix("weight") + leaf for leaf in ("scales", "biases")}
@@ -190,6 +213,12 @@ def origins(layout: Layout) -> dict[str, tuple[Recipe, ...]]:
                 if name in official:
                     choices.setdefault(name, []).append(recipe)
     return {name: tuple(choices.get(name, [Recipe((name,))])) for name in sorted(official)}
+
+
+def _patterns(component: str, member: Member | None = None) -> tuple[str, ...]:
+    """Return the official names of a component; for a diffusion transformer those of a member, None: of every one."""
+    own = member.signature.names if member is not None and component == "dit" else ()
+    return own + tables.OFFICIAL[component]
 
 
 def _pairs(names: list[str], sources: list[str]) -> Iterable[tuple[str, Recipe]]:
@@ -257,8 +286,7 @@ def _best(tensors: Tensors) -> tuple[Found, int, int]:
             fit = known, _channels_last(candidate, prefix, tensors) == candidate.channels_last
             if known and fit > best:
                 best, layout, names = fit, candidate, known_names
-                description = f"{tables.KINDS[layout.component]} {layout.called}"
-                found = Found(layout.component, layout.name, description, prefix)
+                found = Found(layout.component, layout.name, layout.called, prefix)
     modules = {name.rpartition(".")[0] for name in names} - {""}
     inner = {name: name.removeprefix(found.prefix) for name in tensors}
     foreign = [n for n, short in inner.items() if short not in names and short.rpartition(".")[0] not in modules]
@@ -270,18 +298,36 @@ def _sources(layout: Layout) -> frozenset[str]:
     return frozenset(name for choices in origins(layout).values() for one in choices for name in one.sources)
 
 
-def _named(component: str | None, names: Iterable[str]) -> str | None:
-    names = tuple(names)
-    for kind, beginning, text in tables.OTHERS:
-        if component in (None, kind) and any(name.startswith(beginning) for name in names):
-            return text
-    return None
+def _row(found: Found, made: Mapping[str, Recipe], tensors: Tensors) -> Member | Unsupported | None:
+    """Return the model whose signature a file has: first by marks, the most of them, then by sizes."""
+    is_dit = found.component == "dit"
+    stem = made.get("patch_embedding.weight") if is_dit else None
+    head = made.get("head.head.bias", made.get("head.head.weight")) if is_dit else None
+    facts = Facts(
+        names=(*made, *(name.removeprefix(found.prefix) for name in tensors)),
+        image_branch=any(".k_img." in name or name.startswith("img_emb.") for name in made),
+        in_dim=None if stem is None else (*stem.shape(tensors), 0, 0)[1],
+        out_dim=None if head is None else (*head.shape(tensors), 1)[0] // PATCH**2,
+    )
+    candidates: list[Member | Unsupported] = [*members()] if is_dit else []
+    candidates += [row for row in UNSUPPORTED if found.component in (None, row.component)]
+    fitting = [row for row in candidates if row.signature.fits(facts)]
+    return max(fitting, key=lambda row: len(row.signature.marks), default=None)
 
 
-def _other_kind(component: str | None, made: Mapping[str, Recipe], tensors: Tensors) -> str | None:
-    """Name another model whose tensors have the component's names."""
-    if component == "dit":
-        return _other_dit(made, tensors)
+def _refused(row: Unsupported, found: Found, made: Mapping[str, Recipe], tensors: Tensors) -> str:
+    """Describe a model that does not run here."""
+    if row.component != "dit":
+        return row.title
+    signature, layout = row.signature, f" {_layout(found).called}" if found.layout else ""
+    count = ""
+    if not signature.marks and signature.in_dim is None:
+        count = f" of {(*made['patch_embedding.weight'].shape(tensors), 0, 0)[1]} input channels"
+    return f"{row.title}{count}{layout}, not {titles()}"
+
+
+def _other_encoder(component: str | None, made: Mapping[str, Recipe], tensors: Tensors) -> str | None:
+    """Name an encoder of another size, or the T5 of other models, whose tensors have the component's names."""
     if component not in ("t5_encoder", "clip"):
         return None
     layers = _layers(name for name in made if name.endswith(".norm1.weight"))
@@ -289,33 +335,18 @@ def _other_kind(component: str | None, made: Mapping[str, Recipe], tensors: Tens
         return "a T5 text encoder as SD3 and Flux use it (with positions in its first layer only), not UMT5"
     norm = made.get("norm.weight", made.get("pre_norm.weight"))
     width = math.prod(norm.shape(tensors)) if norm else None
-    size = tables.SIZES.get((component, width, len(layers)))
+    size = SIZES.get((component, width, len(layers)))
     return f"{tables.KINDS[component]} of another size ({size}: width {width}, {len(layers)} layers)" if size else None
 
 
-def _other_dit(made: Mapping[str, Recipe], tensors: Tensors) -> str | None:
-    """Name a Wan diffusion transformer that is not SCAIL-2's, or one rank of it; None for a part without stems."""
-    if "patch_embedding_mask.weight" in made:
-        return _rank(made, tensors)
-    if "patch_embedding_pose.weight" in made:
-        return "a SCAIL-1 (preview) diffusion transformer, not SCAIL-2"
-    if "patch_embedding.weight" not in made:
-        return None
-    channels = (*made["patch_embedding.weight"].shape(tensors), 0, 0)[1]
-    has_clip = any(".k_img." in name or name.startswith("img_emb.") for name in made)
-    out = math.prod(made["head.head.bias"].shape(tensors)) // PATCH**2 if "head.head.bias" in made else None
-    default = f"a Wan diffusion transformer with {channels} input channels"
-    return tables.FAMILY.get((has_clip, channels, out), default) + ", not SCAIL-2"
-
-
-def _rank(made: Mapping[str, Recipe], tensors: Tensors) -> str | None:
+def _rank(made: Mapping[str, Recipe], tensors: Tensors, kind: str) -> str | None:
     """Name one rank of a checkpoint whose matrices are cut into pieces: `self_attn.o` is a square when whole."""
     for name, recipe in made.items():
         if name.endswith(".self_attn.o.weight") and tensors[recipe.sources[0]].dtype in WHOLE_DTYPES:
             short, long = sorted((0, 0, *recipe.shape(tensors)))[-2:]
             if 0 < short < long and long % short == 0:
                 return (
-                    f"one of {long // short} ranks of {tables.KINDS['dit']}: '{recipe.sources[0]}' is "
+                    f"one of {long // short} ranks of {kind}: '{recipe.sources[0]}' is "
                     f"{list(recipe.shape(tensors))}, not {[long, long]}, merge the ranks first"
                 )
     return None
@@ -325,25 +356,23 @@ def _layers(names: Iterable[str]) -> set[int]:
     return {int(name.split(".")[1]) for name in names}
 
 
-def _incomplete(component: str | None, made: Mapping[str, Recipe]) -> str | None:
-    """Name a part of a model: a shard or a damaged file; None where nothing is missing."""
-    needed = [pattern for pattern in tables.OFFICIAL.get(component or "", ()) if not pattern.endswith("?")]
-    stems = tuple({pattern.split("N")[0] for pattern in needed if _numbered(pattern)})
-    layers = _layers(name for name in made if stems and name.startswith(stems))
-    every = tuple(range(1 + max(layers, default=0)))
-    missing = [name for pattern in needed for name in _expand(pattern, every) if name not in made]
-    if not missing:
-        return None
-    kind = tables.KINDS[component or ""]
-    if component == "dit" and "patch_embedding_mask.weight" not in made:
-        kind = "a Wan diffusion transformer"
+def _missing(component: str | None, member: Member | None, made: Mapping[str, Recipe]) -> list[str]:
+    """Return the official names that a file lacks, in as many layers as it has, quoted."""
+    needed = [p for p in _patterns(component, member) if not p.endswith("?")] if component else []
+    every = range(1 + max(_numbers(made), default=0))
+    return [f"'{name}'" for pattern in needed for name in _expand(pattern, every) if name not in made]
+
+
+def _incomplete(kind: str, made: Mapping[str, Recipe], missing: list[str]) -> str:
+    """Name a part of a model: a shard or a damaged file."""
+    layers = _numbers(made)
     has = f"has {len(layers)} layers ({min(layers)} to {max(layers)}) and " if layers else ""
-    return f"only a part of {kind} (a shard of several, or an incomplete file): it {has}lacks {_some(missing)}"
+    return f"only a part of {kind} (a shard of several, or an incomplete file): it {has}lacks {listed(missing)}"
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+def _numbers(made: Iterable[str]) -> set[int]:
+    """Return the numbers of a file's layers, the parts that repeat in every network but the VAE."""
+    return _layers(name for name in made if re.match(r"(blocks|transformer)\.\d", name))
 
 
 def _concatenate_of(array: Any) -> Callable[[list[Any]], Any]:

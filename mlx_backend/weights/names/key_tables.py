@@ -15,26 +15,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KINDS = {
-    "dit": "a SCAIL-2 diffusion transformer",
     "vae": "a Wan 2.1 VAE",
     "t5_encoder": "a UMT5 text encoder",
     "clip": "a CLIP visual tower",
 }
 
-# The official names, which the networks use (CLIP's without the prefix "visual."). Sources: the modules of
-# zai-org/SCAIL-2 (wan/modules/model_scail2.py) and Wan-Video/Wan2.1 (wan/modules/vae.py, t5.py, clip.py).
+# The official names, which the networks use (CLIP's without the prefix "visual."); of the diffusion transformers those
+# of every Wan model, to which a member's signature adds its own. Sources: the modules of zai-org/SCAIL-2
+# (wan/modules/model_scail2.py) and Wan-Video/Wan2.1 (wan/modules/model.py, vae.py, t5.py, clip.py).
 OFFICIAL = {
     "dit": (
-        "patch_embedding{,_pose,_mask}.{weight,bias}",
+        "patch_embedding.{weight,bias}",
         "text_embedding.{0,2}.{weight,bias}",
         "time_embedding.{0,2}.{weight,bias}",
         "time_projection.1.{weight,bias}",
-        "img_emb.proj.{0,1,3,4}.{weight,bias}",
         "blocks.N.modulation",
         "blocks.N.self_attn.{q,k,v,o}.{weight,bias}",
         "blocks.N.self_attn.norm_{q,k}.weight",
-        "blocks.N.cross_attn.{q,k,v,o,k_img,v_img}.{weight,bias}",
-        "blocks.N.cross_attn.norm_{q,k,k_img}.weight",
+        "blocks.N.cross_attn.{q,k,v,o}.{weight,bias}",
+        "blocks.N.cross_attn.norm_{q,k}.weight",
         "blocks.N.norm3.{weight,bias}",
         "blocks.N.ffn.{0,2}.{weight,bias}",
         "head.modulation",
@@ -105,6 +104,7 @@ DIT_DIFFUSERS = (
         "img_emb.proj.{0,1,3,4}.*",
         "condition_embedder.image_embedder.{norm1,ff.net.0.proj,ff.net.2,norm2}.*",
     ),
+    ("img_emb.emb_pos", "condition_embedder.image_embedder.pos_embed"),
     ("blocks.N.modulation", "blocks.N.scale_shift_table"),
     ("blocks.N.self_attn.{q,k,v,o}.*", "blocks.N.attn1.to_{q,k,v,out.0}.*"),
     ("blocks.N.self_attn.norm_{q,k}.*", "blocks.N.attn1.norm_{q,k}.*"),
@@ -277,49 +277,3 @@ CONVOLUTIONS = {"dit": "patch_embedding.weight", "vae": "conv2.weight", "clip": 
 
 # A name of a LoRA or one of its relatives.
 LORA = r"(^|[._])lora([._]|$)|(^|\.)lycoris_|\.(hada_|lokr_|oft_|dora_scale)|\.(diff|diff_b|diff_m|set_weight)$"
-
-# How an official name, or one that no table knows, begins that gives another model away. Source: ComfyUI,
-# comfy/model_detection.py (Wan) and comfy/sd.py (VAE); the layouts of diffusers from its convert script.
-OTHERS = (
-    ("dit", "vace_", "a Wan VACE diffusion transformer"),
-    ("dit", "control_adapter.", "a Wan Fun diffusion transformer with camera control"),
-    ("dit", "casual_audio_encoder.", "a Wan 2.2 S2V (speech to video) diffusion transformer"),
-    ("dit", "face_adapter.", "a Wan 2.2 Animate diffusion transformer"),
-    ("dit", "audio_proj.", "a Wan diffusion transformer driven by sound (HuMo, MultiTalk or the like)"),
-    ("dit", "patch_embedding_global.", "a WanDancer diffusion transformer"),
-    ("dit", "img_emb.emb_pos", "a Wan FLF2V (first and last frame) diffusion transformer"),
-    ("dit", "condition_embedder.image_embedder.pos_embed", "a Wan FLF2V (first and last frame) diffusion transformer"),
-    ("dit", "ref_conv.", "a Wan Fun diffusion transformer with a reference"),
-    ("vae", "encoder.downsamples.0.downsamples.", "a Wan 2.2 VAE"),
-    ("vae", "decoder.upsamples.0.upsamples.", "a Wan 2.2 VAE"),
-    ("vae", "encoder.down_blocks.0.resnets.0.norm1.gamma", "a Wan 2.2 VAE"),
-    ("t5_encoder", "encoder.block.0.layer.1.DenseReluDense.wi.", "a first-generation T5 text encoder"),
-    ("clip", "vision_model.head.", "a SigLIP visual tower"),
-    ("clip", "vision_model.embeddings.patch_embedding.bias", "a SigLIP visual tower"),
-)
-
-# Diffusion transformers of the family, by: has the CLIP branch, channels of the stem, channels that come out.
-FAMILY = {
-    (True, 36, 16): "a Wan 2.1 I2V (image to video) diffusion transformer",
-    (True, 48, 16): "a Wan 2.1 Fun diffusion transformer",
-    (True, 32, 16): "a Wan 2.1 diffusion transformer with camera control",
-    (False, 16, 16): "a Wan T2V (text to video) diffusion transformer",
-    (False, 36, 16): "a Wan 2.2 I2V (image to video) diffusion transformer",
-    (False, 48, 48): "a Wan 2.2 TI2V-5B diffusion transformer",
-    (False, 48, 16): "a Wan Fun diffusion transformer",
-    (False, 32, 16): "a Wan diffusion transformer with camera control",
-    (False, 52, 16): "a Wan 2.2 Fun diffusion transformer",
-    (False, 100, 48): "a Wan 2.2 Fun 5B diffusion transformer",
-}
-
-# Encoders of the right kind and the wrong size, by width and layers.
-SIZES = {
-    ("t5_encoder", 512, 8): "small",
-    ("t5_encoder", 768, 12): "base",
-    ("t5_encoder", 1024, 24): "large",
-    ("t5_encoder", 2048, 24): "XL",
-    ("clip", 768, 12): "ViT-B",
-    ("clip", 1024, 24): "ViT-L",
-    ("clip", 1408, 40): "ViT-g",
-    ("clip", 1664, 48): "ViT-bigG",
-}
