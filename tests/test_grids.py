@@ -139,7 +139,7 @@ def test_every_solver_converges_on_it(spread):
 
 @pytest.mark.parametrize("steps", [1, 4, 8, 20, 40, 1000])
 def test_where_the_steps_divide_1000_only_the_timesteps_differ(steps):
-    simple, official = make_solver("euler", steps, 3.0, "simple").grid, make_solver("euler", steps, 3.0).schedule
+    simple, official = make_solver("euler", steps, 3.0, "simple").schedule, make_solver("euler", steps, 3.0).schedule
     np.testing.assert_allclose(simple.sigmas, official.sigmas, rtol=2 * EPS)
     beyond = np.subtract(simple.timesteps, official.timesteps)  # upstream cuts off what is behind the point
     assert beyond.min() > -1e-3
@@ -165,4 +165,4 @@ def test_a_grid_that_is_unknown_is_refused():
 def test_upstreams_grid_is_the_default():
     assert SamplingSettings().grid == GRIDS[0] == "upstream"
     for solver in SOLVERS:
-        assert make_solver(solver, 6, 5).grid == make_solver(solver, 6, 5, "upstream").schedule
+        assert make_solver(solver, 6, 5).schedule == make_solver(solver, 6, 5, "upstream").schedule
