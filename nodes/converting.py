@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..mlx_backend.interface.conversion import BITS, DTYPES, GROUP_SIZES, ConvertOptions
 from ..mlx_backend.interface.errors import BackendError, RequestError
-from ..mlx_backend.interface.variants import SCAIL2
+from ..mlx_backend.members.scail2 import MEMBER
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
 from .loaders import FILE_INPUTS, open_folder, snapshot_choices, snapshot_folder
@@ -25,7 +25,7 @@ class Scail2Convert(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See io.ComfyNode."""
-        sources = [*snapshot_choices(), *file_choices(), *SCAIL2.hub_repositories]
+        sources = [*snapshot_choices(), *file_choices(), *MEMBER.hub_repositories]
         bits = [DENSE, *map(str, BITS)]
         return io.Schema(
             node_id="Scail2Convert",
@@ -90,7 +90,7 @@ class Scail2Convert(io.ComfyNode):
                 new_folder(name)
         except BackendError as error:
             return str(error)
-        known = source is None or source in SCAIL2.hub_repositories or source_path(source) is not None
+        known = source is None or source in MEMBER.hub_repositories or source_path(source) is not None
         return known or f"There is no model '{source}' in the model folders: choose one from the list."
 
     @classmethod

@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.requests import LoraRequest
 from ..mlx_backend.interface.small_model import SMALL_MODEL
-from ..mlx_backend.interface.variants import RESIDENCIES, SCAIL2
+from ..mlx_backend.interface.variants import RESIDENCIES
+from ..mlx_backend.members.scail2 import MEMBER
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot, find_snapshots
 from . import host, sockets
@@ -169,7 +170,7 @@ def snapshot_input(*others: str) -> io.Combo.Input:
     """Return the choice of a snapshot, with other choices behind the snapshots."""
     return io.Combo.Input(
         "snapshot",
-        options=[AUTO, *SCAIL2.hub_repositories, *snapshot_choices(), SMALL, *others],
+        options=[AUTO, *MEMBER.hub_repositories, *snapshot_choices(), SMALL, *others],
         default=AUTO,
         tooltip="A folder under models/scail2, or a published snapshot, which is downloaded there when the node first "
         "runs (resumable; about 24 GB). auto: the first one that is installed; where none is, the small model that "
@@ -179,7 +180,7 @@ def snapshot_input(*others: str) -> io.Combo.Input:
 
 def is_snapshot(name: str) -> bool:
     """Whether a snapshot input may have this value: what its list offers, or the path of any folder."""
-    return name in (AUTO, SMALL, *SCAIL2.hub_repositories) or snapshot_folder(name) is not None
+    return name in (AUTO, SMALL, *MEMBER.hub_repositories) or snapshot_folder(name) is not None
 
 
 def meant(name: str, *, has_files: bool = False) -> str:
@@ -195,7 +196,7 @@ def chosen_snapshot(name: str, *, has_files: bool = False) -> str:
     if name == AUTO and chosen == SMALL:
         host.HostListener().note(
             "No snapshot is installed, so the small puppet model of this pack is used, to try the workflow. For your "
-            f"own pictures choose {SCAIL2.hub_repositories[0]}, which is then downloaded."
+            f"own pictures choose {MEMBER.hub_repositories[0]}, which is then downloaded."
         )
     return chosen
 
@@ -239,7 +240,7 @@ def chosen_tokenizer(value: str) -> dict[str, Path]:
 def open_folder(snapshot: str) -> Path:
     """Return a snapshot's folder, downloading it first if need be. Raises RequestError if there is none."""
     folder = snapshot_folder(snapshot)
-    if folder is None and snapshot in SCAIL2.hub_repositories:
+    if folder is None and snapshot in MEMBER.hub_repositories:
         from ..mlx_backend.weights.checkpoints.hub import download_snapshot
 
         with neighbour().at_work():

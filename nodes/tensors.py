@@ -10,7 +10,7 @@ import torch
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, latent_frames
 from ..mlx_backend.interface.segments import Segment, SegmentPlan
-from ..mlx_backend.interface.variants import SCAIL2
+from ..mlx_backend.members.scail2 import MEMBER
 
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.latents import SegmentLatents
@@ -47,7 +47,7 @@ def to_latent(latents: SegmentLatents) -> dict[str, Any]:
         "samples": torch.from_numpy(np.stack(equal)),
         LATENT_KEY: {
             "version": 1,
-            "model": SCAIL2.name,
+            "model": MEMBER.name,
             "frames": plan.frames,
             "overlap": plan.overlap,
             "anchor": "lab" if latents.matches_colours else "off",

@@ -1,6 +1,7 @@
 """Whole runs against the golden frames, and what a run must do besides."""
 
 import itertools
+import pickle
 import threading
 from dataclasses import replace
 
@@ -21,6 +22,9 @@ from mlx_backend.interface.errors import Cancelled, NumericsError, RequestError
 from mlx_backend.interface.segments import plan_segments
 from mlx_backend.models.block import Block
 from mlx_backend.models.scail2 import Scail2Model
+from mlx_backend.pipelines.pictures import prepare
+from mlx_backend.pipelines.run import Session
+from mlx_backend.pipelines.sample import sample
 from mlx_backend.pipelines.store import Models, ModelStore
 
 
@@ -30,6 +34,17 @@ def test_frames_match_the_golden(index, models, listener):
     expected = golden_file("pipeline")[f"{index}.frames"].astype(np.float32)
     assert frames.shape == expected.shape
     assert np.abs(frames - expected).max() < FRAMES_BAR
+
+
+def test_a_run_can_be_sent_and_is_the_same_run(snapshot, listener):
+    """Pickled it takes along no weights, and made elsewhere it gives the same latents."""
+    models = Models.of(ModelStore(snapshot, "auto"))
+    run = prepare(models, golden_prompts(1), golden_scene(1), golden_settings(1), Session(listener=listener))
+    here = sample(run, Session(listener=listener))
+    sent = pickle.dumps(run)
+    assert len(sent) < 2 << 20  # its pictures; the weights of the DiT alone are more
+    there = sample(pickle.loads(sent), Session(listener=Recorder()))
+    assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
 
 
 def test_handles_made_in_one_thread_work_in_another(models, listener):

@@ -198,7 +198,7 @@ def one_run(*loras):
     features = TextFeatures(np.zeros((1, 64), np.float32), np.zeros((1, 64), np.float32))
     return Run(
         models=models,
-        material=PictureMaterial(prepared, features, models),
+        material=PictureMaterial(prepared, features),
         settings=SamplingSettings(),
         how=None,
         facts={"scene": {"mode": "animation"}, "pictures": {}},

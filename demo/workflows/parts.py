@@ -8,10 +8,10 @@ from typing import Any
 
 from demo.workflow_builder import Box, Plug, Workflow
 from demo.workflows import texts
-from mlx_backend.interface.variants import SCAIL2
+from mlx_backend.members.scail2 import MEMBER
 from mlx_backend.weights.checkpoints.hub import FILES
 
-REPOSITORY = SCAIL2.hub_repositories[0]
+REPOSITORY = MEMBER.hub_repositories[0]
 COLUMN, GAP, PAD, HEAD = 990, 25, 20, 80  # pixels: first column, between frames, inside them, below their titles
 CARD, THUMBNAIL = 300, 324  # width of a node with a picture, and its height
 CLIP = 374  # height of such a node with a square video

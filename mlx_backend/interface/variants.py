@@ -1,4 +1,4 @@
-"""The models this backend runs and their defaults: one row each, data only."""
+"""What can be chosen, by name, and what a run starts from: data only."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ END_TOKEN = 1  # </s> of every UMT5 tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Variant:
-    """A member of the family: where its weights are published and what a run starts from."""
+class Defaults:
+    """What a run of a member starts from: those of its publisher's program; `fps` is that of its training."""
 
-    name: str
-    hub_repositories: tuple[str, ...]
     width: int
     height: int
     fps: float
@@ -31,9 +29,7 @@ class Variant:
 
 
 # Defaults of upstream's command line (`generate.py` of zai-org/SCAIL-2); fps is that of training.
-SCAIL2 = Variant(
-    name="scail-2-14b",
-    hub_repositories=("SceneWorks/scail2-mlx",),
+SCAIL2 = Defaults(
     width=896,
     height=512,
     fps=16.0,

@@ -15,6 +15,7 @@ from ..interface.requests import SamplingSettings, Scene
 from ..interface.segments import Segment, SegmentPlan, plan_segments
 from ..interface.sizes import WanConfig
 from ..interface.tiling import Tiling
+from ..interface.variants import Defaults
 from .signature import Signature
 
 if TYPE_CHECKING:  # rows of the table need no MLX
@@ -23,21 +24,6 @@ if TYPE_CHECKING:  # rows of the table need no MLX
     from ..models.wan import WanModel
 
 Condition = Callable[[Any, "Context"], "Conditioning"]  # of a model (WanModel) and of an embedded context
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Defaults:
-    """What a run of a member starts from: those of its publisher's program; `fps` is that of its training."""
-
-    width: int
-    height: int
-    fps: float
-    steps: int
-    cfg: float
-    shift: float
-    solver: str
-    segment_length: int
-    segment_overlap: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

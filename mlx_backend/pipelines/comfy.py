@@ -120,8 +120,7 @@ class ComfyMaterial:
         """See Material."""
         return
 
-    @property
-    def parts(self) -> tuple[()]:
+    def parts_of(self, models: Models) -> tuple[()]:  # noqa: ARG002 - Material
         """See Material."""
         return ()
 

@@ -41,7 +41,6 @@ class PictureMaterial:
 
     run: PreparedRun
     text: Prompts | TextFeatures
-    models: Models
     clip_tokens: np.ndarray | None = None
 
     @property
@@ -69,22 +68,19 @@ class PictureMaterial:
         """See Material."""
         return self.text if isinstance(self.text, Prompts) else self.text.prompts
 
-    @property
-    def parts(self) -> tuple[Handle, ...]:
+    def parts_of(self, models: Models) -> tuple[Handle, ...]:
         """See Material."""
-        encoder = self.models.text_encoder
-        if isinstance(self.text, TextFeatures):
-            encoder = self.text.encoder
-        return tuple(part for part in (encoder, self.models.clip, self.models.vae) if part is not None)
+        encoder = models.text_encoder if isinstance(self.text, Prompts) else self.text.encoder
+        return tuple(part for part in (encoder, models.clip, models.vae) if part is not None)
 
     def ready(self, run: Run, session: Session) -> PictureMaterial:
         """See Material."""
         text, tokens, listener = self.text, self.clip_tokens, session.listener
         if isinstance(text, Prompts):
-            text = encode_prompts(self.models.text_encoder, text.positive, text.negative, listener)
+            text = encode_prompts(run.models.text_encoder, text.positive, text.negative, listener)
         if tokens is None and self.run.seen_by_clip is not None:
-            others = (run.models.dit, self.models.vae)
-            tokens = encode_picture(self.models.clip, self.run.seen_by_clip, others, listener)
+            others = (run.models.dit, run.models.vae)
+            tokens = encode_picture(run.models.clip, self.run.seen_by_clip, others, listener)
         return replace(self, text=text, clip_tokens=tokens)
 
     def noise(self, settings: SamplingSettings) -> Iterator[np.ndarray]:
@@ -105,7 +101,7 @@ class PictureMaterial:
     def opened(self, model: WanModel, run: Run, session: Session) -> _Opened:
         """See Material."""
         listener, settings = session.listener, run.settings
-        vae, tiling = get_vae(self.models.vae, listener), planned_tiling(run.how)
+        vae, tiling = get_vae(run.models.vae, listener), planned_tiling(run.how)
 
         def begin(phase: str, units: int, number: int | None) -> ShareReport:
             return ShareReport.begun(listener, phase, units, number, len(self.plan.segments))
@@ -172,7 +168,7 @@ def prepare(
     prepared = models.dit.store.member.prepare(clip_picture, scene, settings, listener)
     tell_plan(prepared.plan, scene.fps, listener)
     how = plan_run(models.dit, models.vae, models.text_encoder, models.clip, prepared)
-    material = PictureMaterial(prepared, text, models, clip_tokens)
+    material = PictureMaterial(prepared, text, clip_tokens)
     return Run(models=models, material=material, settings=settings, how=how, facts=_facts(scene))
 
 

@@ -53,9 +53,8 @@ class Material(Protocol):
     def prompts(self) -> Prompts | None:
         """Its words, where they are known."""
 
-    @property
-    def parts(self) -> tuple[Handle, ...]:
-        """The components that it takes beside the DiT."""
+    def parts_of(self, models: Models) -> tuple[Handle, ...]:
+        """Return the components that it takes beside the DiT."""
 
     def ready(self, run: Run, session: Session) -> Material:
         """Return it with what must be made before the DiT has the memory: text and CLIP features."""
@@ -100,4 +99,4 @@ class Run:
     @property
     def parts(self) -> tuple[Handle, ...]:
         """Every component that it takes, the experts of the DiT first."""
-        return (*self.models.experts, *self.material.parts)
+        return (*self.models.experts, *self.material.parts_of(self.models))

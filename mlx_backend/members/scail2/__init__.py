@@ -11,7 +11,8 @@ import numpy as np
 from ...interface.events import Listener
 from ...interface.requests import SamplingSettings, Scene
 from ...interface.sizes import Scail2Config
-from ..member import Defaults, Member, PreparedRun
+from ...interface.variants import SCAIL2
+from ..member import Member, PreparedRun
 from ..signature import IMAGE_BRANCH, Signature
 
 if TYPE_CHECKING:
@@ -41,23 +42,12 @@ class Scail2(Member):
         return prepare_run(clip_picture, scene, settings, listener)
 
 
-# Defaults of upstream's command line (`generate.py` of zai-org/SCAIL-2); fps is that of training.
 MEMBER = Scail2(
     name="scail-2-14b",
     title="SCAIL-2",
     hub_repositories=("SceneWorks/scail2-mlx",),
     components=("vae", "t5_encoder", "clip"),
-    defaults=Defaults(
-        width=896,
-        height=512,
-        fps=16.0,
-        steps=40,
-        cfg=5.0,
-        shift=3.0,
-        solver="unipc",
-        segment_length=81,
-        segment_overlap=5,
-    ),
+    defaults=SCAIL2,
     signature=Signature(
         names=("patch_embedding_{pose,mask}.{weight,bias}", *IMAGE_BRANCH), marks=("patch_embedding_mask.",)
     ),
