@@ -127,19 +127,22 @@ def stand_in(models: Models, made: Example, plan: SegmentPlan) -> Iterator[None]
     """Put a model in place of the DiT's passes whose colours are those of its history, and a known step further."""
     vae, clip = get_vae(models.vae, Quiet()), shares(made.target.pictures)
     targets = [np.array(vae.encode(mx.array(window(clip, segment)) * 2 - 1)) for segment in plan.segments]
-    prepared: list[object] = []
-    prepare = Scail2Model.prepare
+    conditioned: list[object] = []
+    condition = Scail2Model.condition
 
-    def prepare_next(self: Scail2Model, *arguments: object) -> object:
-        prepared.append(prepare(self, *arguments))
-        return prepared[-1]
+    def condition_next(self: Scail2Model, *arguments: object) -> object:
+        conditioned.append(condition(self, *arguments))
+        return conditioned[-1]
 
     def velocity(_: Scail2Model, x: mx.array, t: float, *__: object) -> mx.array:
-        number = len(prepared) - 1
+        number = len(conditioned) - 1
         picture = mx.array(continued(targets[number], np.array(x), number))
         return (x - picture) / (t / 1000)
 
-    with mock.patch.object(Scail2Model, "prepare", prepare_next), mock.patch.object(Scail2Model, "__call__", velocity):
+    with (
+        mock.patch.object(Scail2Model, "condition", condition_next),
+        mock.patch.object(Scail2Model, "__call__", velocity),
+    ):
         yield
 
 

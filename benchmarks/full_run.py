@@ -79,7 +79,7 @@ def run(snapshot: Path, residency: str) -> list[str]:
     settings |= {"max_frames": 0, "follow_orientation": True, "black_background": True}
     pictures = {"reference_image": reference, "driving_video": driving}
     parts = {"model": model, "vae": vae, "text": text, "clip_features": clip}
-    (latent,) = timed("Scail2Sampler", parts | pictures | settings)
+    latent, _ = timed("Scail2Sampler", parts | pictures | settings)
     (frames,) = timed("WanVaeTiledDecode", {"vae": vae, "latent": latent, "tile_size": 0, "tile_overlap": 64})
     if frames.shape != (FRAMES, SIZE, SIZE, 3) or not torch.isfinite(frames).all() or frames.std() == 0:
         raise SystemExit(f"The frames {tuple(frames.shape)} are not finite, or all alike.")
