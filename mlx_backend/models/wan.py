@@ -81,12 +81,11 @@ class WanModel(BlockNetwork):
         tokens = mx.concatenate([text.astype(mx.float32), padding])
         for layer in self.text_embedding:
             tokens = layer(tokens)
-        mx.eval(tokens)
-        if not self._config.clip_dim:
-            return Context(tokens, None)
-        context = Context(tokens, tokens if clip is None else self.img_emb(clip))
-        mx.eval(context.image)
-        return context
+        image = None
+        if self._config.clip_dim:
+            image = tokens if clip is None else self.img_emb(clip)
+        mx.eval([part for part in (tokens, image) if part is not None])
+        return Context(tokens, image)
 
     def embed_time(self, t: float) -> Time:
         """Embed a timestep t (0..1000), in float32."""
