@@ -50,7 +50,10 @@ class Scail2CoreSampler(io.ComfyNode):
             "and a latent for any VAE Decode comes out. The model runs in MLX.",
             search_aliases=["scail", "scail2", "ksampler", "drop-in", "core", "WanSCAILToVideo"],
             inputs=_inputs(),
-            outputs=[io.Latent.Output("latent", display_name="latent")],
+            outputs=[
+                io.Latent.Output("latent", display_name="latent"),
+                io.String.Output("report", display_name="report"),
+            ],
         )
 
     @classmethod
@@ -70,8 +73,10 @@ class Scail2CoreSampler(io.ComfyNode):
         step_cache: str = STEP_CACHES[0],
         cache_threshold: float = Economy().threshold,
         guidance_until: float = Economy().guidance_until,
+        resume: bool = True,
+        range_shift: float = 0.0,
     ) -> io.NodeOutput:
-        """Return the LATENT that was given, with other samples."""
+        """Return the LATENT that was given, with other samples, and the report as JSON."""
         settings = SamplingSettings(
             steps=steps,
             cfg=cfg,
@@ -84,15 +89,18 @@ class Scail2CoreSampler(io.ComfyNode):
         )
         require_mlx()
         from ..mlx_backend.pipelines.comfy import prepare_comfy, sample_comfy
+        from ..mlx_backend.pipelines.recording import Recording, report_run
         from ..mlx_backend.pipelines.run import Session
 
+        recording = Recording(host.HostListener())
         clips = _clips(positive, negative if settings.is_guided else None, latent_image)
         with neighbour().at_work():
             host.free_torch_memory()
-            session = Session(listener=host.HostListener())
-            made = sample_comfy(prepare_comfy(model, clips, settings, session), session)
+            session = Session(listener=recording, kept=host.resume_folder() if resume else None)
+            run = prepare_comfy(model, clips, settings, session, range_shift=range_shift or None)
+            made = sample_comfy(run, session)
         kept = {key: value for key, value in latent_image.items() if key != LATENT_KEY}
-        return io.NodeOutput(kept | {"samples": torch.from_numpy(made)})
+        return io.NodeOutput(kept | {"samples": torch.from_numpy(made)}, str(report_run(run, recording)))
 
 
 def _clips(positive: list, negative: list | None, latent: dict[str, Any]) -> list[ComfyLatent]:
@@ -207,5 +215,16 @@ def _inputs() -> list[io.Input]:
             "results compare. upstream: as the original and as SCAIL-2 Sampler.",
             advanced=True,
         ),
-        *sockets.inputs_of(Scail2Sampler, "step_cache", "cache_threshold", "guidance_until"),
+        *sockets.inputs_of(Scail2Sampler, "step_cache", "cache_threshold", "guidance_until", "resume"),
+        io.Float.Input(
+            "range_shift",
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            optional=True,
+            tooltip="The shift in which pose_start and pose_end of WanSCAILToVideo are counted; 0: that of the steps. "
+            "ComfyUI's template counts them in the 5 of its ModelSamplingSD3, and its steps in 8.",
+            advanced=True,
+        ),
     ]

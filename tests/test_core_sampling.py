@@ -1,5 +1,6 @@
 """Scail2CoreSampler without ComfyUI: conditioning as WanSCAILToVideo makes it, from streams that are known."""
 
+import json
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 from support import GOLDENS, golden_prompts, golden_scene, golden_settings
 from test_nodes import decoded, sampled
 
+from demo.pack import load_pack
 from mlx_backend.interface.continuation import Continuation
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.geometry import LatentSize
@@ -108,8 +110,11 @@ def model(nodes):
 
 
 def sample(nodes, graph, model, **changes):
-    (latent,) = nodes["Scail2CoreSampler"](graph.inputs(model=model, **changes))
-    return latent
+    return sample_and_report(nodes, graph, model, **changes)[0]
+
+
+def sample_and_report(nodes, graph, model, **changes):
+    return nodes["Scail2CoreSampler"](graph.inputs(model=model, **changes))
 
 
 @pytest.mark.parametrize("index", [0, 1, 2, 5, 6, 7, 8])
@@ -184,6 +189,50 @@ def test_outside_its_range_the_pose_and_its_mask_are_no_tokens(nodes, models, mo
     assert np.abs(made.numpy() - raw(np.array(x))).max() < BAR
     always = sample(nodes, graph, model, **steps)["samples"][0]
     assert (made - always).abs().max() > 1e-3
+
+
+def test_a_range_is_counted_in_a_shift_of_its_own(nodes, models, model, listener):
+    """At shift 8 half of the schedule is passed below the sigma .889, at shift 1 below .5: one step of six differs."""
+    graph = CoreGraph(1, models, listener)
+    text, clip = graph.text.positive, graph.clip_tokens
+    steps = {"steps": 6, "shift": 8.0, "solver": "euler", "grid": "simple"}
+
+    def made(start, **shift):
+        positive = ranged(conditioning(text, clip, graph.streams), 0.0, start)
+        return sample(nodes, graph, model, positive=positive, **steps, **shift)["samples"]
+
+    counted = made(0.5, range_shift=1.0)
+    assert (counted - made(0.5)).abs().max() > 1e-3
+    assert torch.equal(counted, made(8 / 9))  # of shift 8: the sigma .5
+    assert torch.equal(made(0.5, range_shift=8.0), made(0.5))
+
+
+def test_a_batch_goes_on_after_what_is_finished(nodes, models, model, listener, monkeypatch, tmp_path):
+    monkeypatch.setattr(load_pack().nodes.comfy_sampling.host, "resume_folder", lambda: tmp_path)
+    graph = CoreGraph(2, models, listener)
+    first = sample(nodes, graph, model)["samples"]
+    graph.latent["samples"] = graph.latent["samples"].repeat(2, 1, 1, 1, 1)
+    both, report = sample_and_report(nodes, graph, model)
+    assert torch.equal(both["samples"][:1], first)
+    assert any("goes on at segment 2 of 2" in note for note in json.loads(report)["notes"])
+    again, report = sample_and_report(nodes, graph, model, resume=False)
+    assert torch.equal(again["samples"], both["samples"])
+    assert not any("before with the same inputs" in note for note in json.loads(report)["notes"])
+
+
+def test_the_report_says_what_is_known(nodes, models, model, listener):
+    graph = CoreGraph(1, models, listener)
+    _, text = sample_and_report(nodes, graph, model, steps=2, range_shift=5.0, resume=False)
+    report = json.loads(text)
+    assert report["prompts"] is None
+    assert report["settings"]["steps"] == 2
+    assert report["scene"] == {"mode": "replacement", "range_shift": 5.0}
+    run = report["run"]
+    assert (run["width"], run["height"], run["frames"], run["segments"]) == (96, 64, 9, 1)
+    assert list(report["model"]) == ["dit"]
+    assert [phase["phase"] for phase in report["phases"]]
+    (shown,) = nodes["Scail2Report"]({"report": text, "filename_prefix": "core"})
+    assert shown == text
 
 
 def entries(*ranges):

@@ -11,7 +11,7 @@ from demo.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
 
 NARROW = CARD + 2 * PAD
 FRAMES = 33  # of the sample
-SAMPLING = {"steps": 6, "cfg": 1.0, "shift": 8.0, "solver": "euler", "grid": "simple"}
+SAMPLING = {"steps": 6, "cfg": 1.0, "shift": 8.0, "solver": "euler", "grid": "simple", "range_shift": 5.0}
 _REPACKAGED = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 
 

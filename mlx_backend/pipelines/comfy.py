@@ -203,7 +203,7 @@ def prepare_comfy(
         seen = condition.clip
         check_widths(how.model.dit, condition.text.shape[1], None if seen is None else seen.shape[1])
     mode = MODES[any(condition.streams.replacement for condition in batch[0].positive)]
-    facts = {"scene": {"mode": mode}, "pictures": {}}
+    facts = {"scene": {"mode": mode, "range_shift": material.range_shift}, "pictures": {}}
     return Run(models=Models(dit), material=material, settings=settings, how=how, facts=facts)
 
 
