@@ -274,7 +274,7 @@ def test_a_model_that_cannot_be_used_is_refused(inputs, output, tmp_path, capsys
     [
         ([], ("COMMAND",)),
         (["animate"], ("'animate'", "generate")),
-        (["generate"], ("--reference", "--driving", "--output")),
+        (["generate"], ("--output",)),
         (["inspect"], ("PATH",)),
         (["inspect", "nowhere/at.all"], ("nowhere/at.all does not exist",)),
         (["inspect", "LICENSE"], ("LICENSE", "not a safetensors file")),
@@ -286,6 +286,12 @@ def test_a_model_that_cannot_be_used_is_refused(inputs, output, tmp_path, capsys
 )
 def test_a_bad_command_is_refused(command, words, capsys):
     refused(capsys, command, *words)
+
+
+@pytest.mark.parametrize("missing", ["reference", "driving"])
+def test_what_a_model_needs_is_asked_for(missing, inputs, output, capsys):
+    options = {f"{missing}_mask": None, missing: None}
+    refused(capsys, arguments(inputs, output / "o.npy", **options), f"there is no {missing} one", f"--{missing}")
 
 
 def test_an_error_in_a_process_of_its_own(inputs, output):

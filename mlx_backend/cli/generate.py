@@ -7,6 +7,8 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..interface.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
 from ..interface.errors import RequestError
 from ..interface.presets import NO_PRESET, PRESETS, Preset, find_preset
@@ -36,8 +38,8 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     add("--text-encoder", type=Path, metavar="PATH", help="the UMT5 text encoder")
     add("--clip", type=Path, metavar="PATH", help="the CLIP visual tower")
     add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json or spiece.model of UMT5")
-    add("--reference", type=Path, required=True, metavar="R", help="the character (several frames: extra views)")
-    add("--driving", type=Path, required=True, metavar="D", help="the motion")
+    add("--reference", type=Path, metavar="R", help="the character (several frames: extra views)")
+    add("--driving", type=Path, metavar="D", help="the motion")
     add("--reference-mask", type=Path, metavar="RM", help="the character in pure blue on white (replacement: black)")
     add("--driving-mask", type=Path, metavar="DM", help="the person in pure blue on black (replacement: white)")
     add("--output", type=Path, required=True, metavar="O", help="what to write")
@@ -141,13 +143,14 @@ def run(chosen: argparse.Namespace) -> None:
     listener = TerminalListener()
     if preset.needs and not loras:
         listener.warn(f"No --lora was given. {preset.needs}")
-    driving = read_video(chosen.driving)
-    fps = (driving.fps or SCAIL2.fps) if chosen.fps is None else chosen.fps
+    driving = None if chosen.driving is None else read_video(chosen.driving)
+    driven_fps = (driving and driving.fps) or SCAIL2.fps
+    fps = driven_fps if chosen.fps is None else chosen.fps
     scene = Scene(
-        references=read_video(chosen.reference).frames,
-        driving=driving.frames,
-        reference_masks=read_video(chosen.reference_mask).frames if chosen.reference_mask else None,
-        driving_mask=read_video(chosen.driving_mask).frames if chosen.driving_mask else None,
+        references=_pictures(chosen.reference),
+        driving=driving and driving.frames,
+        reference_masks=_pictures(chosen.reference_mask),
+        driving_mask=_pictures(chosen.driving_mask),
         mode=chosen.mode,
         width=chosen.width,
         height=chosen.height,
@@ -156,9 +159,9 @@ def run(chosen: argparse.Namespace) -> None:
         follow_orientation=not chosen.keep_orientation,
         black_background=not chosen.keep_background,
         draft=chosen.draft,
-        fps=driving.fps or SCAIL2.fps,
+        fps=driven_fps,
     )
-    check_output(chosen.output, len(scene.driving[scene.cut]), fps)
+    check_output(chosen.output, scene.max_frames if scene.driving is None else len(scene.driving[scene.cut]), fps)
     require_mlx()
     from ..pipelines.decode import Tiling
     from ..pipelines.generate import generate
@@ -180,6 +183,10 @@ def run(chosen: argparse.Namespace) -> None:
     write_video(chosen.output, frames, fps)
     if report is not None:
         listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
+
+
+def _pictures(path: Path | None) -> np.ndarray | None:
+    return None if path is None else read_video(path).frames
 
 
 def _keep_report(output: Path, report: str) -> Path:

@@ -7,7 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from ..weights.checkpoints.snapshot import COMPONENTS, Snapshot, identify_file
+from ..members import member_named
+from ..weights.checkpoints.snapshot import Snapshot, identify_file
 from ..weights.formats.quantised import find_quantised
 from ..weights.formats.sources import text_metadata
 
@@ -26,9 +27,10 @@ def run(chosen: argparse.Namespace) -> None:
         return
     snapshot = Snapshot.open(chosen.path)
     turnkey = "turnkey " if snapshot.path("dit").parent == chosen.path and snapshot.settings else ""
-    sys.stdout.write(f"{chosen.path}: a {turnkey}SCAIL-2 snapshot\n")
-    for component in COMPONENTS:
-        path = snapshot.path(component)
+    member = identify_file(snapshot.path("dit"))[1].member
+    title = "" if member is None else f"{member_named(member).title} "
+    sys.stdout.write(f"{chosen.path}: a {turnkey}{title}snapshot\n")
+    for path in snapshot.files.values():
         sys.stdout.write(f"  {path.relative_to(chosen.path)}: {describe(path)}\n")
     sys.stdout.write(f"  {snapshot.tokenizer.relative_to(chosen.path)}: the tokenizer\n")
 

@@ -164,6 +164,7 @@ def prepare(
     """
     listener = session.listener
     scene, settings = held_to_limits(models.dit, scene, settings, listener)
+    models = models.needed
     check_models(models)
     prepared = models.dit.store.member.prepare(clip_picture, scene, settings, listener)
     tell_plan(prepared.plan, scene.fps, listener)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -168,6 +168,11 @@ class Models:
         """Take all four from one store, the DiT with these LoRAs."""
         others = (Handle(store, name) for name in ("t5_encoder", "clip", "vae"))
         return cls(Handle(store, "dit", loras), *others)
+
+    @property
+    def needed(self) -> Models:
+        """Those that the member of the family takes. Raises WeightsError."""
+        return self if "clip" in self.dit.store.member.components else replace(self, clip=None)
 
     @property
     def experts(self) -> tuple[Handle, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...interface.errors import WeightsError
+from ...members import member_named, titles
 from ..formats.quantised import bookkeeping
 from ..formats.sources import ShardedFile, TensorFile, open_tensors
 from ..names.key_maps import Found, identify
@@ -29,8 +30,9 @@ MAX_FILES = 200
 class Snapshot:
     """The file of each component, what the tokenizer is read from, and settings (config.json; empty without one).
 
-    The turnkey layout is a flat folder of config.json, four safetensors files and tokenizer.json. Files that were named
-    one by one may be fewer; the tokenizer is None where there is no text encoder.
+    The turnkey layout is a flat folder of config.json, a safetensors file for each component of the member of the
+    family that it is, and tokenizer.json. Files that were named one by one may be fewer; the tokenizer is None where
+    there is no text encoder.
     """
 
     files: Mapping[str, Path]
@@ -46,20 +48,24 @@ class Snapshot:
         is_turnkey = (folder / CONFIG).is_file() and any(path.is_file() for path in files.values())
         if is_turnkey or files["t5_encoder"].is_file():
             _check_turnkey(folder, files)
-            return cls(files, folder / TOKENIZER, _settings(folder / CONFIG))
+            there = {name: path for name, path in files.items() if path.is_file()}
+            return cls(there, folder / TOKENIZER, _settings(folder / CONFIG))
         return cls.assemble(folder, {})
 
     @classmethod
-    def assemble(cls, folder: Path | None, parts: Mapping[str, Path], needed: tuple[str, ...] = COMPONENTS) -> Snapshot:
+    def assemble(
+        cls, folder: Path | None, parts: Mapping[str, Path], needed: tuple[str, ...] | None = None
+    ) -> Snapshot:
         """Take the components, and "tokenizer", from `parts` (files or folders), and the rest from `folder`.
 
-        Raises WeightsError for what is ambiguous or of another model, and for a `needed` component that is missing.
+        Raises WeightsError for what is ambiguous or of another model, and for a `needed` component that is missing
+        (None: those that the member of the family needs).
         """
         found = scan(folder) if folder is not None else {}
         files = {name: _one(name, part, scan(part)) if part.is_dir() else part for name, part in parts.items()}
         tokenizer = files.pop("tokenizer", None)
         for component in COMPONENTS:
-            if component not in files and (component in needed or component in found):
+            if component not in files and (component in found or component in (needed or _needed(files.get("dit")))):
                 files[component] = _one(component, folder, found)
         if tokenizer is None and "t5_encoder" in files:
             tokenizer = _tokenizer(found, files["t5_encoder"])
@@ -146,12 +152,21 @@ def _check_turnkey(folder: Path, files: Mapping[str, Path]) -> None:
             f"{folder} has no {CONFIG}, so it is not a complete SCAIL-2 snapshot: "
             "download the whole snapshot, or choose the folder that holds its files."
         )
-    missing = [path.name for path in (*files.values(), folder / TOKENIZER) if not path.is_file()]
-    if missing:
+    missing = {name: path.name for name, path in files.items() if not path.is_file()}
+    needed = _needed(files["dit"]) if missing else ()
+    lacking = [name for component, name in missing.items() if component in needed]
+    lacking += [] if (folder / TOKENIZER).is_file() else [TOKENIZER]
+    if lacking:
         raise WeightsError(
-            f"{folder} lacks {', '.join(missing)}: the download is incomplete, run it again "
+            f"{folder} lacks {', '.join(lacking)}: the download is incomplete, run it again "
             "(files that are there already are kept)."
         )
+
+
+def _needed(dit: Path | None) -> tuple[str, ...]:
+    """Return the components of the model whose diffusion transformer it is; all of them where that is not known."""
+    member = identify_file(dit)[1].member if dit is not None and dit.is_file() else None
+    return COMPONENTS if member is None else ("dit", *member_named(member).components)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -174,7 +189,7 @@ def _one(component: str, folder: Path | None, found: Mapping[str, list[Path]]) -
             "choose the folder that holds its files."
         )
     if not paths:
-        where = f"{folder} holds no {called} of SCAIL-2" if folder is not None else f"No {called} was given"
+        where = f"{folder} holds no {called} of {titles()}" if folder is not None else f"No {called} was given"
         raise WeightsError(f"{where}: name its file, or choose a folder that holds it.")
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
