@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..mlx_backend.interface.errors import RequestError
-from ..mlx_backend.interface.events import LOGGER, Progress
+from ..mlx_backend.interface.events import LOGGER, Listener, Progress
 from ..mlx_backend.interface.small_model import ASSETS
 from ..mlx_backend.weights.checkpoints.snapshot import TOKENIZERS
 from .neighbour import neighbour
@@ -28,7 +28,7 @@ TEXT_INTERVAL = 0.5  # seconds between two texts of a phase: a download moves on
 MAX_DEPTH = 3  # folders below one of ComfyUI's that are searched; an end also to links in a circle
 
 
-class HostListener:
+class HostListener(Listener):
     """ComfyUI's progress bar, previews and Cancel button; warnings, notes and where the run is as text under the node.
 
     `clock` returns seconds.

@@ -11,11 +11,12 @@ import pytest
 from mlx.utils import tree_map
 from support import ROOT, golden_file
 
+from mlx_backend.interface.events import never
 from mlx_backend.interface.sizes import VAEConfig
 from mlx_backend.interface.tiling import Tiling
 from mlx_backend.models import conv, vae_layers, vae_tiles
 from mlx_backend.models.conv import convolve, convolve_doubled
-from mlx_backend.models.vae21 import WanVAE21, never
+from mlx_backend.models.vae21 import WanVAE21
 from mlx_backend.models.vae_layers import AttentionBlock, Stream
 from mlx_backend.pipelines.decode import decode_segment, last_frames
 from mlx_backend.pipelines.store import get_vae

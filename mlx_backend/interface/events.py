@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -27,8 +26,11 @@ class Progress:
     steps: int = 0
 
 
-class Listener(Protocol):
-    """Receives the events of a run; the nodes, the command line and the tests each bring their own."""
+class Listener:
+    """Receives the events of a run, and passes over them; the nodes, the command line and the tests say what to do."""
+
+    wants_preview = False
+    """Whether `preview` shows anything: what it takes is computed only then."""
 
     def progress(self, event: Progress) -> None:
         """Take note of how far the run is."""
@@ -42,19 +44,12 @@ class Listener(Protocol):
     def check_cancelled(self) -> None:
         """Raise to stop the run; called at least once per DiT block and per VAE frame."""
 
-    @property
-    def wants_preview(self) -> bool:
-        """Whether `preview` shows anything: what it takes is computed only then."""
-
     def preview(self, latent: np.ndarray) -> None:
-        """Show what the clip looks like so far: the latent [16, T, h, w], normalised, float32, that a step predicts."""
+        """Show what the clip looks like so far: the latent [C, T, h, w], normalised, float32, that a step predicts."""
 
 
-class LogListener:
-    """Warnings go to the log, progress nowhere, and nothing stops the run."""
-
-    def progress(self, event: Progress) -> None:
-        """Ignore progress."""
+class LogListener(Listener):
+    """Warnings and notes go to the log."""
 
     def warn(self, message: str) -> None:
         """Log the warning."""
@@ -64,13 +59,10 @@ class LogListener:
         """Log the note."""
         LOGGER.info(message)
 
-    def check_cancelled(self) -> None:
-        """Never stop."""
 
-    @property
-    def wants_preview(self) -> bool:
-        """There is nothing to show it on."""
-        return False
+def never() -> None:
+    """Cancel nothing."""
 
-    def preview(self, latent: np.ndarray) -> None:
-        """Ignore previews."""
+
+def ignored(_: float) -> None:
+    """Tell nobody what share is done."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 from mlx import nn
 
+from ..interface.events import ignored, never
 from ..interface.sizes import VAEConfig
 from ..interface.tiling import Tiling
 from .activations import SiLU
@@ -36,14 +37,6 @@ STD = (
     2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
-
-
-def never() -> None:
-    """Cancel nothing."""
-
-
-def ignored(_: float) -> None:
-    """Tell nobody what share is done."""
 
 
 class _Half(nn.Module):

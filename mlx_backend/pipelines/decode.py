@@ -7,11 +7,11 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
-from ..interface.events import Listener
+from ..interface.events import Listener, ignored
 from ..interface.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
 from ..interface.tiling import Tiling
 from ..media.colour import colours_of, match_colours
-from ..models.vae21 import WanVAE21, ignored
+from ..models.vae21 import WanVAE21
 from ..runtime.memory import bounded_cache
 from .latents import SegmentLatents
 from .planning import decode_tiling

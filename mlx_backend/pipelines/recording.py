@@ -41,7 +41,7 @@ class PhaseRecord:
     peak_bytes: int
 
 
-class Recording:
+class Recording(Listener):
     """Passes all events on to a listener, and keeps what was said and what each phase took.
 
     A phase begins with its first event and ends with the first one of another phase. MLX's peak is reset at each

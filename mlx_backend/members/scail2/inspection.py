@@ -33,7 +33,7 @@ class Finding:
     is_error: bool = False
 
 
-class FindingListener:
+class FindingListener(Listener):
     """Keeps what the checks of a run tell: warnings as findings, notes as sentences; passes on all else."""
 
     def __init__(self, behind: Listener) -> None:
@@ -60,14 +60,6 @@ class FindingListener:
     def check_cancelled(self) -> None:
         """Stop if the listener behind wants to."""
         self._behind.check_cancelled()
-
-    @property
-    def wants_preview(self) -> bool:
-        """There is no latent to show."""
-        return False
-
-    def preview(self, latent: np.ndarray) -> None:
-        """Ignore previews."""
 
 
 @dataclass(frozen=True, slots=True)
