@@ -15,12 +15,15 @@ ALLOWED = {
     "media": {"interface"},
     "models": {"interface"},
     "members": {"interface", "models", "media", "conditioning"},
+    "planning": {"interface", "members", "models"},
     "sampling": {"interface", "runtime"},
-    "weights": {"interface", "members", "models", "runtime"},
+    "weights": {"interface", "members", "models", "planning", "runtime"},
     "conditioning": {"interface", "models", "media"},
-    "pipelines": {"interface", "members", "models", "runtime", "media", "sampling", "weights", "conditioning"},
-    "diagnostics": {"interface", "models", "runtime", "weights"},
-    "cli": {"interface", "members", "runtime", "media", "weights", "pipelines", "diagnostics"},
+    "pipelines": {
+        *("interface", "members", "models", "planning", "runtime", "media", "sampling", "weights", "conditioning")
+    },
+    "diagnostics": {"interface", "members", "models", "planning", "runtime", "weights"},
+    "cli": {"interface", "members", "planning", "runtime", "media", "weights", "pipelines", "diagnostics"},
 }
 NO_MLX_AT_IMPORT = ("interface", "members", "media", "cli")
 # What members encode with: imported when a run is made, not with the row.

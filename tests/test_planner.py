@@ -12,11 +12,13 @@ from support import GOLDENS, ROOT
 from mlx_backend.cli.main import BAD_INPUT, main
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.machine import CHIPS, GIB, memory_budget, usual_working_set
-from mlx_backend.interface.memory import CPU, METAL, Backend
-from mlx_backend.interface.planner import PHASES, TILES, Job, ModelSizes, check_fits, choose, predict
-from mlx_backend.interface.storage import Storage, dit_block_bytes, dit_bytes, dit_rest_bytes
+from mlx_backend.planning.memory import CPU, METAL, Backend
+from mlx_backend.planning.planner import PHASES, TILES, Job, ModelSizes, check_fits, choose, predict
+from mlx_backend.planning.storage import Storage
+from mlx_backend.planning.weights import weights
 
 SCAIL2 = ModelSizes()
+DIT = weights(SCAIL2.dit)
 SMALL, LARGE = Job(width=832, height=480), Job(width=1280, height=704)
 GB = 1_000_000_000
 
@@ -39,10 +41,10 @@ def test_the_budget_is_the_smaller_share():
 
 
 def test_weights_of_the_full_size_are_those_of_the_files():
-    assert dit_bytes(SCAIL2.dit, Storage()) == 2 * 16_395_544_384
-    assert dit_block_bytes(SCAIL2.dit, Storage()) == pytest.approx(0.81 * GB, rel=0.01)
+    assert DIT.bytes(Storage()) == 2 * 16_395_544_384
+    assert DIT.block_bytes(Storage()) == pytest.approx(0.81 * GB, rel=0.01)
     # benchmarks/RESULTS.md: 480 Linears packed in 4 bits, groups of 64, the other tensors bf16.
-    assert dit_bytes(SCAIL2.dit, Storage(bits=4)) == 9_578_237_568
+    assert DIT.bytes(Storage(bits=4)) == 9_578_237_568
 
 
 def test_the_prediction_agrees_with_the_one_full_size_measurement():
@@ -56,7 +58,7 @@ def test_full_precision_fits_a_small_mac_only_streamed():
     resident, streamed = (predict(SCAIL2, SMALL, METAL, how) for how in ("resident", "streamed"))
     assert resident.peak_bytes > 33 * GB
     assert streamed.peak_bytes < 7 * GB
-    saved = dit_bytes(SCAIL2.dit, Storage()) - dit_rest_bytes(SCAIL2.dit, Storage())
+    saved = DIT.bytes(Storage()) - DIT.rest_bytes(Storage())
     assert resident.phases["load"].bytes - streamed.phases["load"].bytes == saved
     plan = choose(SCAIL2, SMALL, budget(16))
     assert (plan.residency, plan.tile) == ("streamed", 0)
@@ -147,7 +149,7 @@ def test_decoding_is_flat_in_time_and_denoising_linear_in_tokens():
     def work(job):
         plan = predict(packed(4), job, METAL, "streamed")
         weights = sum(size for name, size in plan.phases["denoise"].terms if name.startswith(("weights", "blocks")))
-        return (plan.phases["denoise"].bytes - weights) / job.tokens.sequence
+        return (plan.phases["denoise"].bytes - weights) / SCAIL2.tokens(job.longest, job.references).sequence
 
     assert 0.8 * work(SMALL) < work(LARGE) <= work(SMALL)  # per token: a chunk has fewer rows where there are more
 
@@ -219,16 +221,23 @@ def test_what_cannot_be_planned_is_refused(option, value, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_the_command_needs_no_mlx():
+@pytest.mark.parametrize("missing", ["torch", "mlx"])
+def test_the_command_needs_no_torch_and_says_where_mlx_is_missing(missing):
+    """The networks whose sizes are planned with are MLX's."""
     code = (
         "import sys\n"
-        "for name in ('mlx', 'mlx.core', 'torch'): sys.modules[name] = None\n"
+        f"for name in ({missing!r}, {missing + '.core'!r}): sys.modules[name] = None\n"
         "from mlx_backend.cli.main import main\n"
         "sys.exit(main(['plan', '--width', '832', '--height', '480', '--frames', '81']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "42,510 tokens" in done.stdout
+    if missing == "torch":
+        assert done.returncode == 0, done.stderr
+        assert "42,510 tokens" in done.stdout
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "pip install" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_small_chunks_are_the_last_way_to_fit():

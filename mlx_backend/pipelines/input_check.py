@@ -11,12 +11,11 @@ import numpy as np
 
 from ..interface.errors import DependencyError, RequestError, WeightsError
 from ..interface.events import Listener
-from ..interface.geometry import LatentSize
-from ..interface.ledger import Tokens
 from ..interface.limits import Limits
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.variants import SCAIL2
 from ..members.member import PreparedRun
+from ..members.scail2 import MEMBER
 from ..members.scail2.input_sheet import input_sheet, raw_sheet
 from ..members.scail2.inspection import Finding, FindingListener, inspect_people
 from ..members.scail2.prepared import prepare_run
@@ -156,8 +155,7 @@ def _plan(run: PreparedRun, given: int, choices: Choices, settings: SamplingSett
     surplus = run.plan.padded_frames - frames
     cut = f"; {surplus} at the end {'is' if surplus == 1 else 'are'} cut off again" if surplus else ""
     yield f"{len(segments)} segment{'s' * (len(segments) != 1)}: {made}{joined}{cut}."
-    size = LatentSize.of_pixels(segments[0].frames, width, height)
-    tokens = Tokens.of(size, len(run.scene.references)).sequence
+    tokens = max(each.sequence for each in MEMBER.tokens_of(run))
     guidance = f"with guidance (cfg {settings.cfg:g})" if settings.is_guided else "without guidance"
     yield (
         f"{settings.steps} step{'s' * (settings.steps != 1)} {guidance}: {settings.passes} passes of the model per "
@@ -177,7 +175,7 @@ def _predict(
         published = " and ".join(name for name, part in (("model", dit), ("vae", vae)) if part is None)
         if published:
             told.note(f"For {published} as published; connect {published} to plan for your own files:")
-        forecast(plan, run, settings, budget_of(dit), told)
+        forecast(plan, MEMBER.tokens_of(run), settings, budget_of(dit), told)
     except (DependencyError, WeightsError) as error:
         told.error(str(error))
     except RequestError as error:
