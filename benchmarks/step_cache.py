@@ -21,7 +21,9 @@ import numpy as np  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
-from mlx_backend.interface.requests import Economy, SamplingSettings, Scene  # noqa: E402
+from mlx_backend.interface.requests import Economy, Scene  # noqa: E402
+from mlx_backend.interface.settings import sampling_of  # noqa: E402
+from mlx_backend.members.scail2.defaults import SCAIL2  # noqa: E402
 from mlx_backend.pipelines.pictures import prepare, sample_pictures  # noqa: E402
 from mlx_backend.pipelines.run import Session  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
@@ -90,8 +92,9 @@ def final_latent(models: Models, economy: Economy, listener: LogListener) -> np.
         driving=drawn.random((FRAMES, HEIGHT, WIDTH, 3), np.float32),
         width=WIDTH,
         height=HEIGHT,
+        fps=SCAIL2.driving_fps,
     )
-    settings = replace(SamplingSettings(steps=STEPS, cfg=CFG, seed=SEED), economy=economy)
+    settings = replace(sampling_of({"steps": STEPS, "cfg": CFG, "seed": SEED}, SCAIL2), economy=economy)
     text = encode_prompts(models.text_encoder, "The character dances.", "", listener)
     session = Session(listener=listener)
     return sample_pictures(prepare(models, text, scene, settings, session), session).segments[0]

@@ -28,7 +28,7 @@ WORKFLOWS = tuple(name for name in BUILDERS if name not in NEED_MORE_MODELS)
 SHOWN = ("scail2_animation", "scail2_replacement", "scail2_two_people")
 FPS = 16
 MOMENTS = 3  # of each clip in the overview
-QUICK = {"steps": SMALL_SETTINGS.steps, "shift": SMALL_SETTINGS.shift}  # the workflows have the published model's
+QUICK = SMALL_SETTINGS  # the workflows have the published model's
 
 
 def main() -> None:

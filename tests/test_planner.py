@@ -7,19 +7,19 @@ import sys
 from dataclasses import replace
 
 import pytest
-from support import GOLDENS, ROOT
+from support import GOLDENS, ROOT, a_job
 
 from mlx_backend.cli.main import BAD_INPUT, main
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.machine import CHIPS, GIB, memory_budget, usual_working_set
 from mlx_backend.planning.memory import CPU, METAL, Backend
-from mlx_backend.planning.planner import PHASES, TILES, Job, ModelSizes, check_fits, choose, predict
+from mlx_backend.planning.planner import PHASES, TILES, ModelSizes, check_fits, choose, predict
 from mlx_backend.planning.storage import Storage
 from mlx_backend.planning.weights import weights
 
 SCAIL2 = ModelSizes()
 DIT = weights(SCAIL2.dit)
-SMALL, LARGE = Job(width=832, height=480), Job(width=1280, height=704)
+SMALL, LARGE = a_job(width=832, height=480), a_job(width=1280, height=704)
 GB = 1_000_000_000
 
 
@@ -49,7 +49,7 @@ def test_weights_of_the_full_size_are_those_of_the_files():
 
 def test_the_prediction_agrees_with_the_one_full_size_measurement():
     """benchmarks/RESULTS.md: DiT alone, 4 bits, 64x64 pixels, 5 frames, on a CPU; 10,455,940,828 bytes at most."""
-    job = Job(width=64, height=64, frames=5)
+    job = a_job(width=64, height=64, frames=5)
     plan = predict(packed(4), job, CPU, "resident")
     assert plan.phases["denoise"].bytes - SCAIL2.vae_bytes == pytest.approx(10_455_940_828, rel=0.01)
 
@@ -102,10 +102,10 @@ def test_a_refusal_names_what_would_fit_and_it_does(change, job):
     assert plan.largest_phase in said
     if change == "segments of":
         length = re.search(r"use segments of (\d+) frames", said)[1]
-        other = Job(width=job.width, height=job.height, segment_length=int(length))
+        other = a_job(width=job.width, height=job.height, segment_length=int(length))
     elif change == "pixels":
         width, height = re.search(r"use (\d+) x (\d+) pixels", said).groups()
-        other = Job(width=int(width), height=int(height))
+        other = a_job(width=int(width), height=int(height))
     else:
         assert "use weights packed in 4 bits" in said
         model, other = packed(4), job
@@ -132,16 +132,16 @@ def test_more_work_never_needs_less_memory(phase):
         return predict(model, job, backend, how, tile).phases[phase].bytes
 
     assert size(LARGE) >= size(SMALL)
-    assert size(Job(width=832, height=480, references=3)) >= size(SMALL)
+    assert size(a_job(width=832, height=480, references=3)) >= size(SMALL)
     assert size(SMALL, how="resident") >= size(SMALL)
     assert size(SMALL, packed(4)) <= size(SMALL, packed(8))
     assert size(LARGE, tile=512) <= size(LARGE)
-    assert size(Job(width=832, height=480, frames=41)) <= size(SMALL)
+    assert size(a_job(width=832, height=480, frames=41)) <= size(SMALL)
 
 
 def test_decoding_is_flat_in_time_and_denoising_linear_in_tokens():
     def decode(frames):
-        return predict(SCAIL2, Job(width=832, height=480, frames=frames), METAL, "streamed").phases["decode"].bytes
+        return predict(SCAIL2, a_job(width=832, height=480, frames=frames), METAL, "streamed").phases["decode"].bytes
 
     latents = 2 * 16 * 10 * 60 * 104 * 4
     assert decode(81) - decode(41) == latents
@@ -241,7 +241,7 @@ def test_the_command_needs_no_torch_and_says_where_mlx_is_missing(missing):
 
 
 def test_small_chunks_are_the_last_way_to_fit():
-    job = Job(width=832, height=480, frames=81)
+    job = a_job(width=832, height=480, frames=81)
     usual = choose(SCAIL2, job, 10**15, residency="streamed")
     assert usual.backend == METAL
     leanest = predict(SCAIL2, job, METAL, "streamed", 128)

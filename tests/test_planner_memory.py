@@ -11,12 +11,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support import GOLDENS, Recorder, generate
+from support import GOLDENS, Recorder, a_job, a_sampling, a_scene, generate
 
 from mlx_backend.conditioning.clip import encode_clip
 from mlx_backend.conditioning.text import encode_text
 from mlx_backend.interface.events import LogListener
-from mlx_backend.interface.requests import SamplingSettings, Scene
 from mlx_backend.interface.sizes import ClipConfig, Scail2Config, UMT5Config, VAEConfig
 from mlx_backend.interface.tiling import Tiling
 from mlx_backend.models.clip_vision import ClipVision
@@ -119,7 +118,7 @@ class Case:
 
 
 def job(width, height, frames, **others):
-    return Job(width=width, height=height, frames=frames, **others)
+    return a_job(width=width, height=height, frames=frames, **others)
 
 
 F32, BF16 = Storage("float32"), Storage("bfloat16")
@@ -229,7 +228,7 @@ def test_reading_the_prompt(case, tmp_path):
     config, storage, lengths = TEXT_CASES[case]
     save(tmp_path / "text.safetensors", "t5_encoder", UMT5Encoder(config), storage)
     store = ModelStore(Snapshot({"t5_encoder": tmp_path / "text.safetensors"}, tmp_path / "none", {}), "auto")
-    job = Job(text_tokens=lengths)
+    job = a_job(text_tokens=lengths)
     plan = predict(ModelSizes(text=config, text_storage=storage), job, CPU, "streamed")
     peaks = Peaks()
     encode_text(store.get("t5_encoder", Recorder()), [[i % 90 for i in range(n)] for n in lengths], lambda: None)
@@ -254,7 +253,7 @@ def test_looking_at_the_reference(case, tmp_path):
     save(tmp_path / "clip.safetensors", "clip", ClipVision(config), storage)
     settings = {"clip_num_heads": config.num_heads}
     store = ModelStore(Snapshot({"clip": tmp_path / "clip.safetensors"}, tmp_path / "none", settings), "auto")
-    plan = predict(ModelSizes(clip=config, clip_storage=storage), Job(), CPU, "resident")
+    plan = predict(ModelSizes(clip=config, clip_storage=storage), a_job(), CPU, "resident")
     peaks = Peaks()
     encode_clip(store.get("clip", Recorder()), np.zeros((64, 64, 3), np.float32))
     peaks.take("clip")
@@ -300,8 +299,8 @@ def test_a_whole_run_from_prompt_to_frames(tmp_path):
     store = ModelStore(Snapshot(files, GOLDENS / "snapshot" / "tokenizer.json", settings), "auto", "streamed")
     asked = job(160, 128, 5, text_tokens=(120, 1))
     pictures = np.random.default_rng(0).random((asked.frames, asked.height, asked.width, 3), np.float32)
-    scene = Scene(references=pictures[:1], driving=pictures, width=asked.width, height=asked.height)
-    prompts, steps = Prompts("x" * 118), SamplingSettings(steps=2, cfg=1, seed=1)
+    scene = a_scene(references=pictures[:1], driving=pictures, width=asked.width, height=asked.height)
+    prompts, steps = Prompts("x" * 118), a_sampling(steps=2, cfg=1, seed=1)
     listener = PeakListener()
     generate(Models.of(store), prompts, scene, steps, None, listener)
     model = ModelSizes(

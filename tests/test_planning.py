@@ -5,7 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import generate, golden_prompts, golden_scene, golden_settings
+from support import a_job, generate, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.interface.chunks import chunk_bounds, dispatch_limit
 from mlx_backend.interface.conversion import ConvertOptions
@@ -45,10 +45,10 @@ def test_the_model_stays_in_memory_where_it_fits_and_is_streamed_where_not(how):
 
 def test_full_size_weights_are_streamed_on_a_small_mac_and_packed_ones_stay():
     """Sizes as published: nothing of it is loaded."""
-    from mlx_backend.planning.planner import Job, ModelSizes
+    from mlx_backend.planning.planner import ModelSizes
     from mlx_backend.planning.storage import Storage
 
-    job = Job(width=832, height=480, frames=81)
+    job = a_job(width=832, height=480, frames=81)
     dense, packed = ModelSizes(), ModelSizes(dit_storage=Storage("bfloat16", 4, 64))
     assert choose(dense, job, 12 * 10**9).residency == "streamed"
     assert choose(dense, job, 96 * 10**9).residency == "resident"

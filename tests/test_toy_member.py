@@ -30,7 +30,15 @@ MEMBER = Member(
     hub_repositories=(),
     components=("vae", "t5_encoder"),
     defaults=Defaults(
-        fps=12, width=96, height=64, steps=2, cfg=1.0, shift=5.0, solver="euler", segment_length=9, segment_overlap=1
+        driving_fps=12.0,
+        width=96,
+        height=64,
+        steps=2,
+        cfg=2.0,
+        shift=5.0,
+        solver="euler",
+        segment_length=9,
+        segment_overlap=1,
     ),
     signature=Signature(image_branch=False, in_dim=16, out_dim=16),
 )
@@ -77,7 +85,7 @@ def test_it_is_known_by_its_file(house):
 
 
 def test_it_is_planned(house):
-    done = command(house, "plan", "--model", "toy", "--width", 96, "--height", 64, "--frames", 9, "--json")
+    done = command(house, "plan", "--model", "toy", "--json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["tokens"] == 3 * 4 * 6
@@ -86,19 +94,20 @@ def test_it_is_planned(house):
 
 
 def made(house: Path, name: str, *options: object) -> np.ndarray:
-    words = ("--model", "toy", "--output", name, "--width", 96, "--height", 64, "--max-frames", 9, "--steps", 2)
-    done = command(house, "generate", *words, *options)
+    done = command(house, "generate", "--model", "toy", "--output", name, *options)
     assert done.returncode == 0, done.stderr
     return np.load(house / name)
 
 
 def test_it_makes_a_video_of_words(house):
-    first = made(house, "a.npy", "--prompt", "a red puppet", "--cfg", 2)
+    first = made(house, "a.npy", "--prompt", "a red puppet")
     assert first.shape == (9, 64, 96, 3)
     assert np.isfinite(first).all()
-    other = made(house, "b.npy", "--prompt", "a blue wall", "--cfg", 2)
+    other = made(house, "b.npy", "--prompt", "a blue wall")
     assert np.abs(first - other).max() > 1e-3, "the words are seen"
-    streamed = made(house, "c.npy", "--prompt", "a red puppet", "--cfg", 2, "--residency", "streamed")
+    streamed = made(house, "c.npy", "--prompt", "a red puppet", "--residency", "streamed")
+    explicit = made(house, "d.npy", "--prompt", "a red puppet", "--steps", 2, "--shift", 5, "--solver", "euler")
+    assert np.array_equal(first, explicit), "its own defaults stand where nothing is said"
     assert np.array_equal(first, streamed)
 
 

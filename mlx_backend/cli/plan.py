@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 from ..interface.errors import RequestError
 from ..interface.geometry import check_size
-from ..interface.variants import RESIDENCIES, SCAIL2
+from ..interface.settings import complete
+from ..interface.variants import RESIDENCIES, Defaults
+from ..members.scail2 import MEMBER
 from ..runtime.device import require_mlx
+from .options import given_by, option
 
 if TYPE_CHECKING:
     from ..planning.planner import Job, ModelSizes
@@ -30,11 +33,12 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     )
     add = parser.add_argument
     add("--model", type=Path, metavar="DIR", help="a snapshot to take the sizes from (default: SCAIL-2 14B in bf16)")
-    add("--width", type=int, default=SCAIL2.width, help="pixels, a multiple of 32 (default %(default)s)")
-    add("--height", type=int, default=SCAIL2.height, help="pixels, a multiple of 32 (default %(default)s)")
-    add("--frames", type=int, default=SCAIL2.segment_length, help="of the driving video (default %(default)s)")
-    add("--segment-length", type=int, default=SCAIL2.segment_length, metavar="N", help="(default %(default)s)")
-    add("--segment-overlap", type=int, default=SCAIL2.segment_overlap, metavar="N", help="(default %(default)s)")
+    for name in ("width", "height"):
+        option(add, name)
+    frames = MEMBER.defaults.segment_length
+    add("--frames", type=int, help=f"of the driving video (default {frames})")
+    for name in ("segment_length", "segment_overlap"):
+        option(add, name)
     add("--references", type=int, default=1, metavar="N", help="reference pictures (default %(default)s)")
     add("--bits", type=int, choices=BITS, help="weights packed in so many bits (default: as the model has them)")
     add("--residency", default=RESIDENCIES[0], choices=RESIDENCIES, help="of the DiT's blocks (default %(default)s)")
@@ -48,7 +52,8 @@ def run(chosen: argparse.Namespace) -> None:
     require_mlx()
     from ..planning.prediction import Prediction, machine_row
 
-    model, job = _model(chosen), _job(chosen)
+    model = _model(chosen)
+    job = _job(chosen, model.member.defaults)
     rows = [machine_row(model, job, gigabytes, chosen.residency) for gigabytes in _machines(chosen.memory)]
     prediction = Prediction.of(model, job)
     if chosen.json:
@@ -74,20 +79,15 @@ def _read(folder: Path) -> ModelSizes:
     return model_sizes(store.member, {component: store.sizes(component) for component in store.snapshot.files})
 
 
-def _job(chosen: argparse.Namespace) -> Job:
+def _job(chosen: argparse.Namespace, defaults: Defaults) -> Job:
     from ..planning.planner import Job
 
-    check_size(chosen.width, chosen.height)
+    sizes = complete(given_by(chosen), defaults)
+    check_size(sizes["width"], sizes["height"])
     if chosen.references < 1:
         raise RequestError(f"There are {chosen.references} reference pictures, but at least 1 is needed.")
-    job = Job(
-        width=chosen.width,
-        height=chosen.height,
-        frames=chosen.frames,
-        segment_length=chosen.segment_length,
-        segment_overlap=chosen.segment_overlap,
-        references=chosen.references,
-    )
+    frames = defaults.segment_length if chosen.frames is None else chosen.frames
+    job = Job(**sizes, frames=frames, references=chosen.references)
     if not job.segments.segments:
         raise RequestError("There is nothing to plan: the driving video has no frames.")
     return job

@@ -21,7 +21,7 @@ from ..interface.sizes import (
     WanConfig,
 )
 from ..interface.tokens import Surroundings, Tokens
-from ..interface.variants import MAX_TEXT_TOKENS, SCAIL2
+from ..interface.variants import MAX_TEXT_TOKENS
 from ..members.member import Member
 from ..members.scail2 import MEMBER
 from .memory import (
@@ -88,11 +88,11 @@ class ModelSizes:
 class Job:
     """What a run is asked to make: pixels, frames of the driving video, pictures, tokens of both prompts."""
 
-    width: int = SCAIL2.width
-    height: int = SCAIL2.height
-    frames: int = SCAIL2.segment_length
-    segment_length: int = SCAIL2.segment_length
-    segment_overlap: int = SCAIL2.segment_overlap
+    width: int
+    height: int
+    frames: int
+    segment_length: int
+    segment_overlap: int
     references: int = 1
     text_tokens: tuple[int, ...] = (MAX_TEXT_TOKENS, MAX_TEXT_TOKENS)
 

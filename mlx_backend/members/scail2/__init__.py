@@ -13,9 +13,9 @@ from ...interface.geometry import LATENT_CHANNELS, SPATIAL_STRIDE, LatentSize
 from ...interface.requests import SamplingSettings, Scene
 from ...interface.sizes import SCAIL2_DIT, Scail2Config, WanConfig
 from ...interface.tokens import Surroundings
-from ...interface.variants import SCAIL2
 from ..member import Member, PreparedRun
 from ..signature import IMAGE_BRANCH, Signature
+from .defaults import SCAIL2
 
 if TYPE_CHECKING:
     from ...models.scail2 import Scail2Model
