@@ -307,9 +307,9 @@ def test_settings_that_fit_nothing_are_refused(listener):
     with pytest.raises(RequestError, match="The width is 100 pixels"):
         Framing(width=100, height=64)
     with pytest.raises(RequestError, match="The framing method 'stretch' is unknown"):
-        Framing(method="stretch")
+        Framing(method="stretch", width=96, height=64)
     with pytest.raises(RequestError, match="The mode 'both' is unknown"):
-        Framing(mode="both")
+        Framing(mode="both", width=96, height=64)
 
 
 def test_the_node_gives_what_the_sampler_takes(nodes, listener):
