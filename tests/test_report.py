@@ -24,6 +24,7 @@ from mlx_backend.interface.requests import LoraRequest, SamplingSettings, Scene
 from mlx_backend.interface.segments import plan_segments
 from mlx_backend.interface.version import VERSION
 from mlx_backend.members.member import NoPictures, PreparedRun
+from mlx_backend.members.scail2 import MEMBER
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.kept_files import keep_new_file
 from mlx_backend.pipelines.pictures import PictureMaterial, prepare
@@ -198,7 +199,7 @@ def one_run(*loras):
     features = TextFeatures(np.zeros((1, 64), np.float32), np.zeros((1, 64), np.float32))
     return Run(
         models=models,
-        material=PictureMaterial(prepared, features),
+        material=PictureMaterial(MEMBER, prepared, features),
         settings=a_sampling(),
         how=None,
         facts={"scene": {"mode": "animation"}, "pictures": {}},
