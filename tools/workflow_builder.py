@@ -2,7 +2,7 @@
 
 `Workflow.page` is what ComfyUI's page saves and opens, `Workflow.prompt` what it sends to the server, and
 `Workflow.blueprint` the page's form of a subgraph for the node library.  Values that are not given are the nodes'
-defaults, so after a change of a node `python -m demo.draw_workflows` brings every file up to date.
+defaults, so after a change of a node `python -m tools.draw_workflows` brings every file up to date.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from demo.node_catalogue import Input, NodeType
+from tools.node_catalogue import Input, NodeType
 
 PAGE_VERSION = "1.49.6"
 NOTE = "MarkdownNote"

@@ -1,4 +1,4 @@
-"""Draws the pictures of the workflows in ComfyUI's template browser: `python -m demo.draw_thumbnails`.
+"""Draws the pictures of the workflows in ComfyUI's template browser: `python -m tools.draw_thumbnails`.
 
 They are put together from the shipped samples.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from demo.draw_assets import Picture, person
 from demo.pack import ROOT
 from mlx_backend.media.read import read_video
+from tools.draw_assets import Picture, person
 
 ASSETS = ROOT / "assets"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from demo.workflow_builder import Box, Workflow
-from demo.workflows import parts, texts
-from demo.workflows.masks import SAM3_FILE
-from demo.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
+from tools.workflow_builder import Box, Workflow
+from tools.workflows import parts, texts
+from tools.workflows.masks import SAM3_FILE
+from tools.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
 
 NARROW = CARD + 2 * PAD
 FRAMES = 33  # of the sample
