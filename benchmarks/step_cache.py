@@ -1,12 +1,13 @@
 """Passes saved by step caching and by keeping the guidance, against the error of the final latent.
 
-`python -m benchmarks.step_cache`. The tiny golden model of the tests, whose weights are random: MagCache's and the
-guidance's passes are those of any run of 40 steps, EasyCache's follow this model's velocities, which change by almost a
-half per step. The errors say nothing of pictures.
+`python -m benchmarks.step_cache [--steps 40]`. The tiny golden model of the tests, whose weights are random:
+MagCache's and the guidance's passes are those of any run of as many steps, EasyCache's follow this model's velocities,
+which change by almost a half per step. The errors say nothing of pictures.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ require_mlx()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import heading  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.requests import Economy, SamplingSettings, Scene  # noqa: E402
 from mlx_backend.pipelines.pictures import prepare, sample_pictures  # noqa: E402
@@ -29,7 +30,7 @@ from mlx_backend.pipelines.text import encode_prompts  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 SNAPSHOT = Path(__file__).parents[1] / "tests" / "data" / "goldens" / "snapshot"
-STEPS, CFG, SEED = 40, 5.0, 7
+CFG, SEED = 5.0, 7
 WIDTH, HEIGHT, FRAMES = 96, 64, 9
 TRIED = (
     Economy(),
@@ -58,18 +59,20 @@ class PassCount(LogListener):
 
 def main() -> None:
     """Print one row per setting."""
+    parser = argparse.ArgumentParser(prog="benchmarks.step_cache", description=__doc__)
+    parser.add_argument("--steps", type=int, default=40)
+    steps = parser.parse_args().steps
     mx.set_default_device(mx.cpu)
     count = PassCount()
     lines = [
-        f"$ python -m {' '.join(['benchmarks.step_cache', *sys.argv[1:]])}",
-        describe_machine(),
-        f"tiny model of random weights, {WIDTH}x{HEIGHT}, {FRAMES} frames, {STEPS} steps, cfg {CFG:g}, unipc",
+        heading("step_cache"),
+        f"tiny model of random weights, {WIDTH}x{HEIGHT}, {FRAMES} frames, {steps} steps, cfg {CFG:g}, unipc",
         f"  {'step cache':<12}{'threshold':>10}{'guidance until':>16}{'passes':>10}{'saved':>8}{'latent error':>14}",
     ]
     models = Models.of(ModelStore(Snapshot.open(SNAPSHOT), "float32"))
     full = None
     for economy in TRIED:
-        latent = final_latent(models, economy, count)
+        latent = final_latent(models, economy, steps, count)
         full = latent if full is None else full
         run, due = count.passes
         error = np.linalg.norm(latent - full) / np.linalg.norm(full)
@@ -82,7 +85,7 @@ def main() -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def final_latent(models: Models, economy: Economy, listener: LogListener) -> np.ndarray:
+def final_latent(models: Models, economy: Economy, steps: int, listener: LogListener) -> np.ndarray:
     """Sample a scene of drawn noise: the latent [16, T, H, W]."""
     drawn = np.random.default_rng(SEED)
     scene = Scene(
@@ -91,7 +94,7 @@ def final_latent(models: Models, economy: Economy, listener: LogListener) -> np.
         width=WIDTH,
         height=HEIGHT,
     )
-    settings = replace(SamplingSettings(steps=STEPS, cfg=CFG, seed=SEED), economy=economy)
+    settings = replace(SamplingSettings(steps=steps, cfg=CFG, seed=SEED), economy=economy)
     text = encode_prompts(models.text_encoder, "The character dances.", "", listener)
     session = Session(listener=listener)
     return sample_pictures(prepare(models, text, scene, settings, session), session).segments[0]
