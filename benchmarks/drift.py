@@ -45,15 +45,18 @@ from world.scenes import Example, Group  # noqa: E402
 
 SEED = 11
 GAIN, SHIFT = 1.03, 0.04  # of each channel's deviation and mean, per segment
-WAYS = (
-    Continuation(),
-    Continuation(seed="fixed"),
-    Continuation(seed="advancing"),
-    Continuation(history="latents"),
-    Continuation(anchor="lab"),
-    Continuation(anchor="latent"),
-    Continuation(history="latents", anchor="latent"),
-)
+WAYS = {
+    f"{way.history},{way.anchor},{way.seed}": way
+    for way in (
+        Continuation(),
+        Continuation(seed="fixed"),
+        Continuation(seed="advancing"),
+        Continuation(history="latents"),
+        Continuation(anchor="lab"),
+        Continuation(anchor="latent"),
+        Continuation(history="latents", anchor="latent"),
+    )
+}
 
 
 class Quiet(LogListener):
@@ -72,6 +75,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--side", type=int, default=SIDE, help="of the pictures, in pixels (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=[*WAYS], metavar="WAY", help="pixels,lab,running")
     chosen = parser.parse_args()
     side = chosen.side
     mx.set_default_device(mx.cpu)
@@ -88,7 +92,8 @@ def main() -> None:
             f"\n| {name}: history, anchor, seed | {' | '.join(map(str, range(1, chosen.segments + 1)))} |\n"
         )
         sys.stdout.write("| --- |" + " ---: |" * chosen.segments + "\n")
-        for way in WAYS:
+        for called in chosen.only:
+            way = WAYS[called]
             with stand_in(models, made, plan) if name == "synthetic" else nullcontext():
                 frames = run(models, made, way, chosen.steps)
             cells = cells_of(frames, plan)

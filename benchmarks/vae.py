@@ -282,7 +282,7 @@ def times(
             off = float(np.abs(results["mlx"] - results[rival]).max())
             say(f"{direction}: time, mlx / {rival}: {ratio:.2f}, {size[2]} frames, median of {rounds}")
             say(
-                f"{direction}: largest difference {off:.1e}, standard deviation of {rival}'s {results[rival].std():.3f}"
+                f"{direction}: largest difference {off:.1e}, standard deviation of the result {results[rival].std():.3f}"
             )
 
 
