@@ -280,10 +280,9 @@ def times(
         for rival in rivals:
             ratio = statistics.median(a / b for a, b in zip(taken["mlx"], taken[rival], strict=True))
             off = float(np.abs(results["mlx"] - results[rival]).max())
+            spread = results[rival].std()
             say(f"{direction}: time, mlx / {rival}: {ratio:.2f}, {size[2]} frames, median of {rounds}")
-            say(
-                f"{direction}: largest difference {off:.1e}, standard deviation of the result {results[rival].std():.3f}"
-            )
+            say(f"{direction}: largest difference {off:.1e}, standard deviation of the result {spread:.3f}")
 
 
 def timed(work: Callable[[np.ndarray], np.ndarray], subject: np.ndarray) -> tuple[float, np.ndarray]:
