@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -26,10 +27,11 @@ from benchmarks.machine import heading  # noqa: E402
 from mlx_backend.interface.continuation import Continuation  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.geometry import latent_frames  # noqa: E402
-from mlx_backend.interface.requests import SamplingSettings  # noqa: E402
 from mlx_backend.interface.segments import SegmentPlan, plan_segments  # noqa: E402
+from mlx_backend.interface.settings import sampling_of  # noqa: E402
 from mlx_backend.interface.small_model import SMALL_MODEL  # noqa: E402
 from mlx_backend.media.colour import colours_of  # noqa: E402
+from mlx_backend.members.scail2.defaults import SCAIL2  # noqa: E402
 from mlx_backend.members.scail2.streams import window  # noqa: E402
 from mlx_backend.models.scail2 import Scail2Model  # noqa: E402
 from mlx_backend.pipelines.generate import generate  # noqa: E402
@@ -114,15 +116,9 @@ def run(models: Models, made: Example, way: Continuation, steps: int) -> np.ndar
     listener = Quiet()
     text = encode_prompts(models.text_encoder, made.caption, "", listener)
     scene = scene_of(made)
-    settings = SamplingSettings(
-        steps=steps,
-        cfg=1.0,
-        solver="euler",
-        grid="simple",
-        segment_length=LENGTH,
-        segment_overlap=OVERLAP,
-        continuation=way,
-    )
+    given = {"steps": steps, "cfg": 1.0, "solver": "euler", "grid": "simple"}
+    given |= {"segment_length": LENGTH, "segment_overlap": OVERLAP}
+    settings = replace(sampling_of(given, SCAIL2), continuation=way)
     session = Session(listener=listener)
     return generate(prepare(models, text, scene, settings, session), None, session)
 

@@ -24,6 +24,8 @@ import numpy as np  # noqa: E402
 from benchmarks.machine import heading  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.requests import Economy, SamplingSettings, Scene  # noqa: E402
+from mlx_backend.interface.settings import sampling_of  # noqa: E402
+from mlx_backend.members.scail2.defaults import SCAIL2  # noqa: E402
 from mlx_backend.pipelines.pictures import prepare, sample_pictures  # noqa: E402
 from mlx_backend.pipelines.run import Session  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
@@ -68,7 +70,7 @@ def main() -> None:
     chosen = parser.parse_args()
     mx.set_default_device(mx.cpu)
     count, scene = PassCount(), drawn_scene(chosen.width, chosen.height, chosen.frames)
-    request = SamplingSettings(steps=chosen.steps, cfg=CFG, seed=SEED)
+    request = sampling_of({"steps": chosen.steps, "cfg": CFG, "seed": SEED}, SCAIL2)
     size = f"{chosen.width}x{chosen.height}, {chosen.frames} frames"
     lines = [
         heading("step_cache"),
@@ -100,6 +102,7 @@ def drawn_scene(width: int, height: int, frames: int) -> Scene:
         driving=drawn.random((frames, height, width, 3), np.float32),
         width=width,
         height=height,
+        fps=SCAIL2.driving_fps,
     )
 
 

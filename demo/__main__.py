@@ -24,7 +24,7 @@ from mlx_backend.media.write import write_video  # noqa: E402
 SHOWN = ("scail2_animation", "scail2_replacement", "scail2_two_people")
 FPS = 16
 MOMENTS = 3  # of each clip in the overview
-QUICK = {"steps": SMALL_SETTINGS.steps, "shift": SMALL_SETTINGS.shift}  # the workflows have the published model's
+QUICK = SMALL_SETTINGS  # the workflows have the published model's
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..mlx_backend.interface.presets import ORIENTATIONS, PRESETS, find_preset, size_of
-from ..mlx_backend.interface.requests import Scene
-from ..mlx_backend.interface.variants import SCAIL2
+from ..mlx_backend.interface.settings import sampling_of, scene_of
 from ..mlx_backend.media.timing import Resampling, check_same_length, resampling
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.weights.checkpoints.snapshot import Snapshot
@@ -21,6 +19,7 @@ from .loaders import LoadScail2MLX, chosen_snapshot, is_snapshot, new_store, ope
 from .neighbour import neighbour
 from .presets import Scail2Settings, preset_loras, published_loras
 from .sampling import Scail2Sampler
+from .settings import DEFAULTS, widget
 from .tensors import to_image, to_numpy
 
 AS_REFERENCE = "as the reference"
@@ -89,20 +88,18 @@ class Scail2Animate(io.ComfyNode):
         if driving_mask is not None:
             check_same_length("driving mask", len(driving_mask), len(driving_video))
         used = slice(0, max_frames or None)
-        there = resampling(len(driving_video[used]), fps, SCAIL2.fps)
+        there = resampling(len(driving_video[used]), fps, DEFAULTS.driving_fps)
         chosen, follows = find_preset(preset), orientation == AS_REFERENCE
         width, height = size_of(size, ORIENTATIONS[0] if follows else orientation)
-        scene = Scene(
-            references=to_numpy(reference_image),
-            driving=_shown(to_numpy(driving_video[used]), there),
-            reference_masks=to_numpy(reference_mask),
-            driving_mask=None if driving_mask is None else _shown(to_numpy(driving_mask[used]), there),
-            mode=mode,
-            width=width,
-            height=height,
-            follow_orientation=follows,
-        )
-        settings = replace(chosen.settings(width, height), seed=seed)
+        pictures = {
+            "references": to_numpy(reference_image),
+            "driving": _shown(to_numpy(driving_video[used]), there),
+            "reference_masks": to_numpy(reference_mask),
+            "driving_mask": None if driving_mask is None else _shown(to_numpy(driving_mask[used]), there),
+        }
+        given = {"mode": mode, "width": width, "height": height, "follow_orientation": follows, "seed": seed}
+        given |= chosen.values(width, height)
+        scene, settings = scene_of(given, pictures, DEFAULTS), sampling_of(given, DEFAULTS)
         require_mlx()
         from ..mlx_backend.pipelines.generate import generate
         from ..mlx_backend.pipelines.pictures import prepare
@@ -126,7 +123,7 @@ class Scail2Animate(io.ComfyNode):
                 report = report_run(run, recording)
             finally:
                 store.release()
-        back = resampling(len(frames), SCAIL2.fps, fps, len(driving_video[used]))
+        back = resampling(len(frames), DEFAULTS.driving_fps, fps, len(driving_video[used]))
         return io.NodeOutput(to_image(_shown(frames, back)), float(there.source), str(report))
 
 
@@ -155,20 +152,18 @@ def _inputs() -> list[io.Input]:
             tooltip="Whether the video is wide or upright: as the reference picture, or as chosen here.",
         ),
         seed,
-        io.Float.Input(
-            "fps",
-            default=float(SCAIL2.fps),
-            min=0.01,
-            max=1000.0,
+        widget(
+            "driving_fps",
+            name="fps",
+            default=DEFAULTS.driving_fps,
             step=0.001,
+            optional=False,
+            advanced=False,
             tooltip="Frames per second of the driving video: connect the fps of Get Video Components. The model works "
             "at 16; the result comes out at this rate again, with as many frames as went in.",
         ),
-        io.Int.Input(
+        widget(
             "max_frames",
-            default=0,
-            min=0,
-            max=1 << 20,
             tooltip="Most frames of the driving video to use, counted at its own rate; 0 takes all.",
         ),
         *masks,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..mlx_backend.interface.requests import Scene
-from ..mlx_backend.interface.variants import SCAIL2
-from ..mlx_backend.pipelines.input_check import Choices, check_inputs
+from ..mlx_backend.pipelines.input_check import check_inputs
 from . import host, sockets
 from .masks import shown
 from .sampling import Scail2Sampler
+from .settings import widget, widgets
 from .tensors import to_image, to_numpy
 
 PICTURES = ("reference_image", "driving_video", "reference_mask", "driving_mask", "mode", "width", "height")
@@ -45,45 +46,20 @@ class Scail2InputCheck(io.ComfyNode):
         cls,
         reference_image: torch.Tensor,
         driving_video: torch.Tensor,
-        mode: str,
-        width: int,
-        height: int,
-        driving_fps: float,
-        segment_length: int,
-        segment_overlap: int,
-        start_frame: int,
-        max_frames: int,
-        follow_orientation: bool,
-        black_background: bool,
-        steps: int,
-        cfg: float,
         reference_mask: torch.Tensor | None = None,
         driving_mask: torch.Tensor | None = None,
         model=None,
         vae=None,
+        **settings: Any,
     ) -> io.NodeOutput:
         """Return the sheet and the report, and show both under the node."""
-        pictures = Scene(
-            references=to_numpy(reference_image),
-            driving=to_numpy(driving_video),
-            reference_masks=to_numpy(reference_mask),
-            driving_mask=to_numpy(driving_mask),
-        )
-        choices = Choices(
-            mode=mode,
-            width=width,
-            height=height,
-            fps=driving_fps,
-            segment_length=segment_length,
-            segment_overlap=segment_overlap,
-            start_frame=start_frame,
-            max_frames=max_frames,
-            follow_orientation=follow_orientation,
-            black_background=black_background,
-            steps=steps,
-            cfg=cfg,
-        )
-        found = check_inputs(pictures, choices, model, vae, host.HostListener())
+        pictures = {
+            "references": to_numpy(reference_image),
+            "driving": to_numpy(driving_video),
+            "reference_masks": to_numpy(reference_mask),
+            "driving_mask": to_numpy(driving_mask),
+        }
+        found = check_inputs(pictures, settings, model, vae, host.HostListener())
         report = str(found)
         host.HostListener().note(report)  # a new one has no line below it that says where the run is
         sheet = to_image(found.sheet[None].astype(np.float32) / 255)
@@ -95,16 +71,15 @@ def _inputs() -> list[io.Input]:
     """Return the sampler's own inputs, as far as the pictures, the size, the segments and the passes go."""
     return [
         *sockets.inputs_of(Scail2Sampler, *PICTURES),
-        io.Float.Input(
+        widget(
             "driving_fps",
-            default=SCAIL2.fps,
-            min=0.01,
-            max=1000.0,
             step=0.001,
+            optional=False,
+            advanced=False,
             tooltip="Frames per second of the driving video: connect the fps of Get Video Components, or of SCAIL-2 "
             "Resample FPS. The model was trained on 16.",
         ),
-        *sockets.inputs_of(Scail2Sampler, *FRAMES, *PASSES),
+        *widgets(*FRAMES, *PASSES),
         sockets.Model.Input(
             "model",
             optional=True,

@@ -9,12 +9,11 @@ import torch
 from comfy_api.latest import io
 
 from ..mlx_backend.interface.errors import RequestError
-from ..mlx_backend.interface.requests import STEP_CACHES, Economy, SamplingSettings
-from ..mlx_backend.interface.variants import GRIDS, POSE_ROPES, SOLVERS
+from ..mlx_backend.interface.settings import sampling_of
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
 from .neighbour import neighbour
-from .sampling import Scail2Sampler
+from .settings import DEFAULTS, widget, widgets
 from .tensors import CORE_KEYS, LATENT_KEY, clip_tokens, one_of, to_array
 
 if TYPE_CHECKING:
@@ -63,41 +62,23 @@ class Scail2CoreSampler(io.ComfyNode):
         positive: list,
         negative: list,
         latent_image: dict,
-        seed: int,
-        steps: int,
-        cfg: float,
-        shift: float,
-        solver: str,
-        grid: str,
-        pose_rope: str,
-        step_cache: str = STEP_CACHES[0],
-        cache_threshold: float = Economy().threshold,
-        guidance_until: float = Economy().guidance_until,
         resume: bool = True,
         range_shift: float = 0.0,
+        **settings: Any,
     ) -> io.NodeOutput:
         """Return the LATENT that was given, with other samples, and the report as JSON."""
-        settings = SamplingSettings(
-            steps=steps,
-            cfg=cfg,
-            shift=shift,
-            solver=solver,
-            seed=seed,
-            economy=Economy(step_cache=step_cache, threshold=cache_threshold, guidance_until=guidance_until),
-            grid=grid,
-            pose_rope=pose_rope,
-        )
+        sampling = sampling_of(settings, DEFAULTS)
         require_mlx()
         from ..mlx_backend.pipelines.comfy import prepare_comfy, sample_comfy
         from ..mlx_backend.pipelines.recording import Recording, report_run
         from ..mlx_backend.pipelines.run import Session
 
         recording = Recording(host.HostListener())
-        clips = _clips(positive, negative if settings.is_guided else None, latent_image)
+        clips = _clips(positive, negative if sampling.is_guided else None, latent_image)
         with neighbour().at_work():
             host.free_torch_memory()
             session = Session(listener=recording, kept=host.resume_folder() if resume else None)
-            run = prepare_comfy(model, clips, settings, session, range_shift=range_shift or None)
+            run = prepare_comfy(model, clips, sampling, session, range_shift=range_shift or None)
             made = sample_comfy(run, session)
         kept = {key: value for key, value in latent_image.items() if key != LATENT_KEY}
         return io.NodeOutput(kept | {"samples": torch.from_numpy(made)}, str(report_run(run, recording)))
@@ -184,47 +165,42 @@ def _inputs() -> list[io.Input]:
             tooltip="The latent output of WanSCAILToVideo. With previous_frames there it brings the frames to continue "
             "from, and its noise_mask keeps them.",
         ),
-        *sockets.inputs_of(Scail2Sampler, "seed", "steps", "cfg"),
-        io.Float.Input(
+        *widgets("seed", "steps", "cfg"),
+        widget(
             "shift",
             default=CORE_SHIFT,
-            min=0.1,
-            max=100.0,
-            step=0.1,
             tooltip="Moves the steps towards strong noise. ComfyUI's schedulers use 8 for this model, unless a "
             "ModelSamplingSD3 node stands between the model and the scheduler.",
         ),
-        io.Combo.Input(
+        widget(
             "solver",
-            options=list(SOLVERS),
             default="euler",
             tooltip="euler is that of ComfyUI. unipc and dpm++ are upstream's, not ComfyUI's of similar names.",
         ),
-        io.Combo.Input(
+        widget(
             "grid",
-            options=list(GRIDS),
             default="simple",
+            optional=False,
+            advanced=False,
             tooltip="At which noise levels the steps lie. simple: as ComfyUI's scheduler of that name. upstream: as "
             "the original.",
         ),
-        io.Combo.Input(
+        widget(
             "pose_rope",
-            options=list(POSE_ROPES),
             default="midpoint",
+            optional=False,
             tooltip="How the driving video's positions are rotated. midpoint: as ComfyUI's own sampling, so that "
             "results compare. upstream: as the original and as SCAIL-2 Sampler.",
-            advanced=True,
         ),
-        *sockets.inputs_of(Scail2Sampler, "step_cache", "cache_threshold", "guidance_until", "resume"),
-        io.Float.Input(
-            "range_shift",
+        *widgets("step_cache", "cache_threshold", "guidance_until", "resume"),
+        widget(
+            "shift",
+            name="range_shift",
             default=0.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
+            low=0.0,
             optional=True,
+            advanced=True,
             tooltip="The shift in which pose_start and pose_end of WanSCAILToVideo are counted; 0: that of the steps. "
             "ComfyUI's template counts them in the 5 of its ModelSamplingSD3, and its steps in 8.",
-            advanced=True,
         ),
     ]

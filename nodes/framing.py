@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..mlx_backend.interface.geometry import SIZE_STEP
-from ..mlx_backend.interface.variants import MODES, SCAIL2
 from ..mlx_backend.members.scail2.framing import METHODS, Framing, fit_reference
 from . import host, sockets
+from .settings import widget
 from .tensors import to_image, to_numpy
 
 
@@ -74,10 +73,8 @@ def _inputs() -> list[io.Input]:
             tooltip="Where the person is in the driving video: coloured as for the sampler, or a MASK of one person. "
             "The first frame that shows the person counts.",
         ),
-        io.Combo.Input(
+        widget(
             "mode",
-            options=list(MODES),
-            default=MODES[0],
             tooltip="As in the sampler. animation: the reference's scene goes on where its picture ends. replacement: "
             "all around the character is black.",
         ),
@@ -88,27 +85,6 @@ def _inputs() -> list[io.Input]:
             tooltip="fit: as large as goes into the driving person's box. match_height: as tall as the box, however "
             "wide. Both stand on the middle of its bottom edge. off: cropped as by the sampler.",
         ),
-        io.Int.Input(
-            "width",
-            default=SCAIL2.width,
-            min=SIZE_STEP,
-            max=4096,
-            step=SIZE_STEP,
-            tooltip="The sampler's width in pixels, a multiple of 32.",
-        ),
-        io.Int.Input(
-            "height",
-            default=SCAIL2.height,
-            min=SIZE_STEP,
-            max=4096,
-            step=SIZE_STEP,
-            tooltip="The sampler's height in pixels, a multiple of 32.",
-        ),
-        io.Int.Input(
-            "start_frame",
-            default=0,
-            min=0,
-            max=1 << 20,
-            tooltip="As in the sampler: the driving mask counts from this frame.",
-        ),
+        *(widget(side, tooltip=f"The sampler's {side} in pixels, a multiple of 32.") for side in ("width", "height")),
+        widget("start_frame", tooltip="As in the sampler: the driving mask counts from this frame."),
     ]

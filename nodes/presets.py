@@ -7,11 +7,12 @@ from pathlib import PurePath
 from comfy_api.latest import io
 
 from ..mlx_backend.interface.events import Listener
-from ..mlx_backend.interface.geometry import SIZE_STEP
 from ..mlx_backend.interface.presets import LORA_FILES, ORIENTATIONS, PRESETS, SIZES, Preset, find_preset, size_of
 from ..mlx_backend.interface.requests import LoraRequest, SamplingSettings
+from ..mlx_backend.interface.settings import SETTINGS, sampling_of
 from ..mlx_backend.interface.variants import GRIDS, SOLVERS
 from . import host, sockets
+from .settings import DEFAULTS, widget
 
 AS_PRESET = "as preset"
 UNTRIED = "Nobody has tried the presets on the real weights."
@@ -59,15 +60,11 @@ class Scail2Settings(io.ComfyNode):
         """Return steps, cfg, shift, solver, grid, width and height, and show them."""
         chosen, (width, height) = find_preset(preset), size_of(size, orientation)
         width, height = override_width or width, override_height or height
-        settings = chosen.settings(
-            width,
-            height,
-            steps=override_steps or None,
-            cfg=override_cfg or None,
-            shift=override_shift or None,
-            solver=None if override_solver == AS_PRESET else override_solver,
-            grid=None if override_grid == AS_PRESET else override_grid,
-        )
+        given = {"steps": override_steps, "cfg": override_cfg, "shift": override_shift}
+        choices = {"solver": override_solver, "grid": override_grid}
+        own = {name: value for name, value in given.items() if value}
+        own |= {name: value for name, value in choices.items() if value != AS_PRESET}
+        settings = sampling_of(chosen.values(width, height) | own, DEFAULTS)
         told = f"{_in_words(settings)}, {width}x{height}: {settings.passes} passes of the model per segment."
         host.HostListener().note(" ".join(part for part in (told, chosen.needs, UNTRIED) if part))
         return io.NodeOutput(
@@ -138,63 +135,23 @@ def _choices() -> list[io.Input]:
 
 
 def _overrides() -> list[io.Input]:
-    return [
-        io.Int.Input(
-            "override_steps",
-            default=0,
-            min=0,
-            max=1000,
-            optional=True,
-            tooltip="Steps in place of the preset's; 0: as the preset.",
-        ),
-        io.Float.Input(
-            "override_cfg",
-            default=0.0,
-            min=0.0,
-            max=30.0,
-            step=0.1,
-            optional=True,
-            tooltip="cfg in place of the preset's; 0: as the preset. For no guidance, set 1.",
-        ),
-        io.Float.Input(
-            "override_shift",
-            default=0.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            optional=True,
-            tooltip="Shift in place of the preset's; 0: as the preset.",
-        ),
-        io.Combo.Input(
-            "override_solver",
-            options=[AS_PRESET, *SOLVERS],
-            default=AS_PRESET,
-            optional=True,
-            tooltip="Solver in place of the preset's.",
-        ),
-        io.Combo.Input(
-            "override_grid",
-            options=[AS_PRESET, *GRIDS],
-            default=AS_PRESET,
-            optional=True,
-            tooltip="Sigma grid in place of the preset's.",
-        ),
-        io.Int.Input(
-            "override_width",
-            default=0,
-            min=0,
-            max=4096,
-            step=SIZE_STEP,
-            optional=True,
-            tooltip="Width in pixels in place of the size's, a multiple of 32; 0: as the size.",
-        ),
-        io.Int.Input(
-            "override_height",
-            default=0,
-            min=0,
-            max=4096,
-            step=SIZE_STEP,
-            optional=True,
-            tooltip="Height in pixels in place of the size's, a multiple of 32; 0: as the size.",
-        ),
-    ]
+    """The sampler's settings, each with a value that means: as the preset."""
+    words = {
+        "steps": "Steps in place of the preset's; 0: as the preset.",
+        "cfg": "cfg in place of the preset's; 0: as the preset. For no guidance, set 1.",
+        "shift": "Shift in place of the preset's; 0: as the preset.",
+        "solver": "Solver in place of the preset's.",
+        "grid": "Sigma grid in place of the preset's.",
+        "width": "Width in pixels in place of the size's, a multiple of 32; 0: as the size.",
+        "height": "Height in pixels in place of the size's, a multiple of 32; 0: as the size.",
+    }
+    return [_override(name, tooltip) for name, tooltip in words.items()]
+
+
+def _override(name: str, tooltip: str) -> io.Input:
+    row = SETTINGS[name]
+    words = {"name": f"override_{name}", "tooltip": tooltip, "optional": True, "advanced": False}
+    if row.choices:
+        return widget(name, choices=(AS_PRESET, *row.choices), default=AS_PRESET, **words)
+    zero = type(row.value(DEFAULTS))()
+    return widget(name, low=zero, default=zero, **words)

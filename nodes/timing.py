@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..mlx_backend.interface.variants import SCAIL2
 from ..mlx_backend.media.timing import check_same_length, fitted_waveform, resampling
 from . import host, sockets
+from .settings import DEFAULTS
 
 
 class Scail2ResampleFps(io.ComfyNode):
@@ -36,7 +36,7 @@ class Scail2ResampleFps(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "target_fps",
-                    default=float(SCAIL2.fps),
+                    default=DEFAULTS.driving_fps,
                     min=0.01,
                     max=1000.0,
                     step=0.001,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from safetensors.numpy import load_file
 
 from mlx_backend.interface.events import Listener, LogListener, Progress
 from mlx_backend.interface.requests import SamplingSettings, Scene
+from mlx_backend.interface.settings import sampling_of
 from mlx_backend.interface.tiling import Tiling
+from mlx_backend.members.scail2.defaults import SCAIL2
 from mlx_backend.pipelines import generate as pipeline
 from mlx_backend.pipelines.latents import SegmentLatents
 from mlx_backend.pipelines.picture import ClipRequest
@@ -18,12 +21,35 @@ from mlx_backend.pipelines.pictures import prepare, sample_pictures
 from mlx_backend.pipelines.run import Run, Session
 from mlx_backend.pipelines.store import Handle, Models
 from mlx_backend.pipelines.text import Prompts, TextFeatures
+from mlx_backend.planning.planner import Job
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
 GOLDENS = DATA / "goldens"
 FRAMES_BAR = 6e-4  # the golden frames are stored as float16, which alone is 2.5e-4
 WIDTH, HEIGHT = 96, 64
+
+
+def a_scene(**values: object) -> Scene:
+    """A scene of the published size and rate where nothing else is said."""
+    return Scene(**{"width": SCAIL2.width, "height": SCAIL2.height, "fps": SCAIL2.driving_fps} | values)
+
+
+def a_sampling(**values: object) -> SamplingSettings:
+    """SCAIL-2's own settings where nothing else is said."""
+    return replace(sampling_of({}, SCAIL2), **values)
+
+
+def pictures_of(scene: Scene) -> dict[str, np.ndarray | None]:
+    """Its pictures by name, without its settings."""
+    return {name: getattr(scene, name) for name in ("references", "driving", "reference_masks", "driving_mask")}
+
+
+def a_job(**values: object) -> Job:
+    """The published size and one segment where nothing else is said."""
+    length, overlap = SCAIL2.segment_length, SCAIL2.segment_overlap
+    usual = {"width": SCAIL2.width, "height": SCAIL2.height, "frames": length}
+    return Job(**usual | {"segment_length": length, "segment_overlap": overlap} | values)
 
 
 class Recorder(LogListener):
@@ -73,6 +99,7 @@ def golden_scene(index: int) -> Scene:
         mode="replacement" if case["replace"] else "animation",
         width=WIDTH,
         height=HEIGHT,
+        fps=SCAIL2.driving_fps,
     )
 
 

@@ -9,9 +9,8 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from support import Recorder
+from support import Recorder, a_scene
 
-from mlx_backend.interface.requests import Scene
 from mlx_backend.members.scail2.inspection import inspect_people
 from mlx_backend.members.scail2.scene import prepare_scene
 from tools import draw_assets
@@ -212,7 +211,7 @@ def test_masks_on_both_sides_of_a_mode_have_opposite_backgrounds():
 def test_samples_raise_no_warning(references, driving):
     """The extra reference's mask has the background of the other mode, as it is cut out; the two do not cross."""
     recorder = Recorder()
-    scene = Scene(
+    scene = a_scene(
         references=np.stack([shipped_picture(f"{name}.png") for name in references]) / np.float32(255),
         reference_masks=np.stack([shipped_picture(f"{name}_mask.png") for name in references]) / np.float32(255),
         driving=decoded(f"{driving}.mp4") / np.float32(255),

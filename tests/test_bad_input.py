@@ -11,6 +11,7 @@ from support import (
     HEIGHT,
     WIDTH,
     Recorder,
+    a_sampling,
     generate,
     golden_cases,
     golden_file,
@@ -20,7 +21,7 @@ from support import (
 )
 
 from mlx_backend.interface.errors import NumericsError, RequestError
-from mlx_backend.interface.requests import SamplingSettings, Scene
+from mlx_backend.interface.requests import Scene
 from mlx_backend.members.scail2.masks import IDENTITIES, PLANES
 from mlx_backend.members.scail2.scene import prepare_picture, prepare_scene
 from mlx_backend.models.scail2 import Scail2Model
@@ -139,7 +140,7 @@ def test_a_size_that_is_no_multiple_of_32_is_refused(name, value, words):
 )
 def test_settings_that_no_run_can_have_are_refused(settings, words):
     with pytest.raises(RequestError) as caught:
-        SamplingSettings(**settings)
+        a_sampling(**settings)
     assert all(word in str(caught.value) for word in words)
 
 
@@ -148,7 +149,7 @@ def test_settings_that_no_run_can_have_are_refused(settings, words):
 def test_the_widest_settings_give_finite_steps(solver, steps, shift):
     from mlx_backend.sampling.solvers import make_solver
 
-    settings = SamplingSettings(steps=steps, shift=shift, solver=solver)
+    settings = a_sampling(steps=steps, shift=shift, solver=solver)
     sampler, sample = make_solver(settings.solver, settings.steps, settings.shift), np.ones(16)
     for i in range(steps):
         sampler, sample = sampler.step(i, 0.5 * sample, sample)

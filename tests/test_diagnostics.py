@@ -22,9 +22,9 @@ from mlx_backend.diagnostics.primitives import primitives
 from mlx_backend.diagnostics.references import Packed, product_error, random_rows, sample
 from mlx_backend.diagnostics.system import Streaming, disk_check, read_speed, system_checks
 from mlx_backend.interface.errors import Cancelled, RequestError
-from mlx_backend.interface.ledger import dit_pass
 from mlx_backend.interface.sizes import Scail2Config
 from mlx_backend.models.attention import KeysValues
+from mlx_backend.planning.ledger import dit_pass
 from mlx_backend.runtime.machine import Machine, this_machine
 from mlx_backend.runtime.probe import CPU_SIZE, Probe, Rate, duration, measure_rate, probe, tensor_units
 

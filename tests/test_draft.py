@@ -6,13 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import GOLDENS, Golden, generate, golden_cases, golden_file, golden_prompts, golden_scene, golden_settings
+from support import (
+    GOLDENS,
+    Golden,
+    a_sampling,
+    a_scene,
+    generate,
+    golden_cases,
+    golden_file,
+    golden_prompts,
+    golden_scene,
+    golden_settings,
+)
 from test_nodes import decoded, sampled
 
 from mlx_backend.cli.main import main
 from mlx_backend.interface.draft import DRAFT_FRAMES, draft_size
 from mlx_backend.interface.geometry import LatentSize
-from mlx_backend.interface.requests import SamplingSettings, Scene
 from mlx_backend.members.scail2.draft import drafted
 from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.members.scail2.scene import prepare_scene
@@ -127,7 +137,7 @@ def test_framing_and_masks_are_those_of_the_full_run(listener):
     mask = np.zeros((3, 300, 400, 3), np.float32)
     mask[:, 100:200, 150:250, 2] = 1
     upright = mask[:1].transpose(0, 2, 1, 3)
-    scene = Scene(
+    scene = a_scene(
         references=random.random((1, 400, 300, 3), np.float32),  # upright: turns the size
         driving=random.random((3, 300, 400, 3), np.float32),
         reference_masks=np.where(upright[..., 2:] == 1, upright, np.float32(1)),
@@ -152,7 +162,7 @@ def test_framing_and_masks_are_those_of_the_full_run(listener):
 @pytest.mark.parametrize(("start", "most", "frames"), [(0, 0, 33), (2, 0, 33), (0, 40, 33), (0, 9, 9), (30, 0, 20)])
 def test_a_draft_has_the_first_frames_of_its_run(start, most, frames):
     driving = np.zeros((50, 1, 1, 3), np.float32)
-    scene = Scene(references=driving[:1], driving=driving, start_frame=start, max_frames=most, draft=True)
+    scene = a_scene(references=driving[:1], driving=driving, start_frame=start, max_frames=most, draft=True)
     assert len(driving[scene.cut]) == frames
     assert scene.cut.start == start
     assert DRAFT_FRAMES == 33
@@ -163,7 +173,7 @@ def test_a_draft_has_the_first_frames_of_its_run(start, most, frames):
 def test_clip_sees_the_picture_of_the_full_run(listener):
     scene = golden_scene(0)
     runs = [
-        prepare_run(scene.references[:1], replace(scene, draft=draft), SamplingSettings(), listener)
+        prepare_run(scene.references[:1], replace(scene, draft=draft), a_sampling(), listener)
         for draft in (False, True)
     ]
     assert np.array_equal(runs[0].seen_by_clip, runs[1].seen_by_clip)

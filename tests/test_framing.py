@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from support import a_scene
 
 from mlx_backend.interface.errors import RequestError
-from mlx_backend.interface.requests import Scene
 from mlx_backend.media.resize import MASK, PHOTO, fit
 from mlx_backend.members.scail2.framing import LINE, Framing, fit_reference, people_boxes
 from mlx_backend.members.scail2.masks import BLACK, PLANES, WHITE, driving_background, reference_background
@@ -116,7 +116,7 @@ def test_the_sampler_leaves_the_result_as_it_is(mode, method, size, listener):
     pictures = case(mode, body=(80, 30, 120, 110), size=size)
     result = fitted(pictures, listener, mode=mode, method=method)
     driving = np.full((1, HEIGHT, WIDTH, 3), 0.5, np.float32)
-    scene = Scene(
+    scene = a_scene(
         references=result.references,
         reference_masks=result.masks,
         driving=driving,
@@ -138,7 +138,7 @@ def test_the_sampler_leaves_the_result_as_it_is(mode, method, size, listener):
 def test_off_is_what_the_sampler_does(mode, listener):
     reference, mask, driving_mask = case(mode)
     result = fitted((reference, mask, driving_mask), listener, mode=mode, method="off")
-    scene = Scene(
+    scene = a_scene(
         references=reference,
         reference_masks=mask,
         driving=np.zeros_like(driving_mask),
@@ -305,11 +305,11 @@ def test_settings_that_fit_nothing_are_refused(listener):
     with pytest.raises(RequestError, match="the driving mask has 1 frames: choose 0 to 0"):
         fitted(case(), listener, start_frame=1)
     with pytest.raises(RequestError, match="The width is 100 pixels"):
-        Framing(width=100)
+        Framing(width=100, height=64)
     with pytest.raises(RequestError, match="The framing method 'stretch' is unknown"):
-        Framing(method="stretch")
+        Framing(method="stretch", width=96, height=64)
     with pytest.raises(RequestError, match="The mode 'both' is unknown"):
-        Framing(mode="both")
+        Framing(mode="both", width=96, height=64)
 
 
 def test_the_node_gives_what_the_sampler_takes(nodes, listener):

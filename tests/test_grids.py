@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+from support import a_sampling
 
 from mlx_backend.interface.errors import RequestError
-from mlx_backend.interface.requests import SamplingSettings
 from mlx_backend.interface.variants import GRIDS, SOLVERS
 from mlx_backend.sampling.schedules import simple_schedule
 from mlx_backend.sampling.solvers import make_solver
@@ -149,7 +149,7 @@ def test_where_the_steps_divide_1000_only_the_timesteps_differ(steps):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(("steps", "shift"), [(1, 3), (2, 8), (1000, 0.01), (1000, 100), (7, 0.01), (40, 100)])
 def test_its_widest_settings_give_finite_steps(solver, steps, shift):
-    settings = SamplingSettings(steps=steps, shift=shift, solver=solver, grid="simple")
+    settings = a_sampling(steps=steps, shift=shift, solver=solver, grid="simple")
     sampler, sample = make_solver(settings.solver, settings.steps, settings.shift, settings.grid), np.ones(16)
     for i in range(steps):
         sampler, sample = sampler.step(i, 0.5 * sample, sample)
@@ -157,12 +157,12 @@ def test_its_widest_settings_give_finite_steps(solver, steps, shift):
 
 
 def test_a_grid_that_is_unknown_is_refused():
-    for refused in (lambda: SamplingSettings(grid="karras"), lambda: make_solver("euler", 4, 3.0, "karras")):
+    for refused in (lambda: a_sampling(grid="karras"), lambda: make_solver("euler", 4, 3.0, "karras")):
         with pytest.raises(RequestError, match="'karras' is unknown: choose one of upstream, simple"):
             refused()
 
 
 def test_upstreams_grid_is_the_default():
-    assert SamplingSettings().grid == GRIDS[0] == "upstream"
+    assert a_sampling().grid == GRIDS[0] == "upstream"
     for solver in SOLVERS:
         assert make_solver(solver, 6, 5).schedule == make_solver(solver, 6, 5, "upstream").schedule

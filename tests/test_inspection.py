@@ -6,11 +6,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from support import GOLDENS, ROOT, Recorder, golden_scene
+from support import GOLDENS, ROOT, Recorder, a_scene, golden_scene, pictures_of
 
 from demo.pack import load_pack
 from mlx_backend.interface.errors import Cancelled, DependencyError, RequestError
-from mlx_backend.interface.requests import Scene
 from mlx_backend.interface.segments import plan_segments
 from mlx_backend.media.read import read_video
 from mlx_backend.media.resize import halved
@@ -21,14 +20,14 @@ from mlx_backend.members.scail2.masks import BLACK, PLANES, WHITE, packed
 from mlx_backend.members.scail2.scene import PreparedScene
 from mlx_backend.members.scail2.streams import window
 from mlx_backend.pipelines import input_check, planning
-from mlx_backend.pipelines.input_check import Choices, check_inputs
+from mlx_backend.pipelines.input_check import check_inputs
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.runtime.probe import Rate
 from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
 WIDTH, HEIGHT = 128, 96
 ASSETS = ROOT / "assets"
-SMALL = Choices(mode="animation", width=96, height=64)
+SMALL = {"mode": "animation", "width": 96, "height": 64}
 
 
 def drawn(people, background=BLACK):
@@ -270,8 +269,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(planning, "memory_budget", lambda *_: 500 * 10**9)
 
 
-def looked(scene, choices=SMALL, dit=None, vae=None, **changes):
-    return check_inputs(scene, replace(choices, **changes), dit, vae, Recorder())
+def looked(scene, dit=None, vae=None, **changes):
+    return check_inputs(pictures_of(scene), SMALL | changes, dit, vae, Recorder())
 
 
 def golden(**changes):
@@ -281,7 +280,7 @@ def golden(**changes):
 @cache
 def sample(mode):
     ending = "" if mode == "animation" else "_replacement"
-    return Scene(
+    return a_scene(
         references=read_video(ASSETS / "reference.png").frames,
         driving=read_video(ASSETS / "driving.mp4", 0, 9).frames,
         reference_masks=read_video(ASSETS / f"reference_mask{ending}.png").frames,
@@ -355,7 +354,7 @@ def test_a_mask_that_is_empty_in_some_frames_is_told_with_the_share():
 
 @pytest.mark.parametrize(("fps", "due"), [(16.0, False), (15.984, False), (30.0, True), (12.0, True)])
 def test_another_rate_is_told(fps, due):
-    assert any("Scail2ResampleFps" in warning for warning in looked(golden(), fps=fps).warnings) == due
+    assert any("Scail2ResampleFps" in warning for warning in looked(golden(), driving_fps=fps).warnings) == due
 
 
 @pytest.mark.parametrize(
@@ -394,7 +393,7 @@ def test_all_errors_that_do_not_hide_each_other_are_told():
 def test_without_a_picture_the_error_is_raised():
     nothing = np.zeros((0, 64, 96, 3), np.float32)
     with pytest.raises(RequestError, match="has 0 frames"):
-        looked(Scene(references=nothing, driving=nothing))
+        looked(a_scene(references=nothing, driving=nothing))
 
 
 def test_a_plain_mask_of_one_person_is_shown_and_not_told():
@@ -459,7 +458,7 @@ def test_cancel_stops_the_look():
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
-        check_inputs(golden(), SMALL, None, None, Stop())
+        check_inputs(pictures_of(golden()), SMALL, None, None, Stop())
 
 
 # The node

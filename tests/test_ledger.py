@@ -12,9 +12,7 @@ from support import DATA
 
 from mlx_backend.interface import chunks
 from mlx_backend.interface.chunks import GPU_DISPATCH_FLOPS
-from mlx_backend.interface.encoder_flops import clip_flops, text_flops
 from mlx_backend.interface.geometry import LatentSize
-from mlx_backend.interface.ledger import MAX_ELEMENTS, Tokens, dit_pass, preparation, sums, total_flops
 from mlx_backend.interface.sizes import (
     SCAIL2_CLIP,
     SCAIL2_DIT,
@@ -24,14 +22,21 @@ from mlx_backend.interface.sizes import (
     Scail2Config,
     UMT5Config,
     VAEConfig,
+    WanConfig,
 )
-from mlx_backend.interface.storage import Storage, clip_bytes, dit_bytes, umt5_layer_bytes
-from mlx_backend.interface.vae_units import decode_flops, decoder_units, encode_flops, vae_parameters
+from mlx_backend.interface.tokens import Tokens
+from mlx_backend.members.scail2 import MEMBER
 from mlx_backend.models import chunking
 from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
+from mlx_backend.models.wan import WanModel
+from mlx_backend.planning.encoder_flops import clip_flops, text_flops
+from mlx_backend.planning.ledger import MAX_ELEMENTS, dit_pass, preparation, sums, total_flops
+from mlx_backend.planning.storage import Storage
+from mlx_backend.planning.vae_units import decode_flops, decoder_units, encode_flops
+from mlx_backend.planning.weights import weights
 
 DIT = replace(SCAIL2_DIT, dim=256, ffn_dim=512, freq_dim=64, num_heads=2, num_layers=2, text_dim=64, clip_dim=160)
 VAE = VAEConfig(dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), num_res_blocks=2, temporal_downsample=(False, True, True))
@@ -47,7 +52,7 @@ HALF_OF_THE_LAST_DIGIT = 0.0005
 
 
 def real_pass(width, height, references=1, *, on_gpu=True):
-    tokens = Tokens.of(LatentSize.of_pixels(81, width, height), references)
+    tokens = MEMBER.tokens(LatentSize.of_pixels(81, width, height), references)
     return tokens, dit_pass(SCAIL2_DIT, tokens, on_gpu=on_gpu)
 
 
@@ -89,7 +94,8 @@ def test_the_whole_pass_is_hardly_more_than_its_products(size, peta):
 @pytest.mark.parametrize("size", [(64, 64), *REAL])
 def test_no_dispatch_is_longer_and_no_array_larger_than_allowed(size, references):
     tokens, ops = real_pass(*size, references)
-    for op in [*ops, *preparation(SCAIL2_DIT, tokens)]:
+    stems = MEMBER.surroundings(LatentSize.of_pixels(81, *size), references).stems
+    for op in [*ops, *preparation(SCAIL2_DIT, tokens, stems)]:
         assert op.dispatch_flops <= GPU_DISPATCH_FLOPS, op.name
         assert op.dispatch_elements < MAX_ELEMENTS, op.name
         assert math.prod(op.shape) < MAX_ELEMENTS, op.name
@@ -194,7 +200,7 @@ LARGE = LatentSize(6, 32, 48)
 )
 def test_the_ledger_is_what_the_model_multiplies(config, size, references, monkeypatch):
     model = filled(Scail2Model(config, mx.float32))
-    tokens = Tokens.of(size, references)
+    tokens = MEMBER.tokens(size, references)
     frames, height, width = size.frames, size.height, size.width
     streams = Streams(
         references=tuple(
@@ -205,7 +211,7 @@ def test_the_ledger_is_what_the_model_multiplies(config, size, references, monke
         replacement=False,
     )
     ops = dit_pass(config, tokens, on_gpu=False, compute="float32")
-    known = preparation(config, tokens, compute="float32")
+    known = preparation(config, tokens, MEMBER.surroundings(size, references).stems, compute="float32")
 
     with monkeypatch.context() as patch:
         prepared = Multiplied(patch)
@@ -224,8 +230,29 @@ def test_the_ledger_is_what_the_model_multiplies(config, size, references, monke
     assert found.calls["convolution"] == 0
 
 
+@pytest.mark.parametrize(("in_dim", "clip_dim"), [(16, 0), (36, 0), (36, 96)])
+def test_the_ledger_knows_the_other_members_of_the_family(in_dim, clip_dim, monkeypatch):
+    """Text alone, channels beside the latent, the image branch: no row of a table, no second description."""
+    sizes = {"dim": 64, "ffn_dim": 96, "freq_dim": 32, "num_heads": 2, "num_layers": 2, "out_dim": 16, "text_dim": 48}
+    config = WanConfig(**sizes, in_dim=in_dim, clip_dim=clip_dim)
+    model, size = filled(WanModel(config, mx.float32)), LatentSize(2, 8, 12)
+    tokens = Tokens(video=size.tokens, image=257 if clip_dim else 0)
+    ops = dit_pass(config, tokens, on_gpu=False, compute="float32")
+    with monkeypatch.context() as patch:
+        prepared = Multiplied(patch)
+        context = model.embed_context(noise(9, config.text_dim), noise(257, clip_dim) if clip_dim else None)
+        conditioning = model.condition(context, size.shape[1:])
+    assert prepared.flops["product"] == total_flops(preparation(config, tokens, {}, compute="float32"))
+    with monkeypatch.context() as patch:
+        found = Multiplied(patch)
+        mx.eval(model(noise(in_dim, *size.shape[1:]), 500.0, conditioning, lambda: None))
+    for kind in ("product", "attention"):
+        assert found.flops[kind] == sum(op.flops for op in ops if op.kind == kind)
+        assert found.calls[kind] == sum(op.dispatches for op in ops if op.kind == kind)
+
+
 def test_a_pass_in_several_chunks_is_among_those_compared():
-    tokens = Tokens.of(LARGE, 2)
+    tokens = MEMBER.tokens(LARGE, 2)
     assert len(chunks.chunk_bounds(tokens.sequence, WIDE.dim, WIDE.num_heads, on_gpu=False)) > 3
 
 
@@ -262,9 +289,9 @@ def test_flops_of_the_other_parts_at_real_sizes():
         found = decode_flops(SCAIL2_VAE, 81, width, height) + doubled * (9 / 4 - 1)
         assert found / 1e12 == pytest.approx(tera, rel=0.02)
     # A transformer takes 2 FLOPs per parameter and token, and its attention; the embeddings are looked up.
-    linear = SCAIL2_UMT5.num_layers * umt5_layer_bytes(SCAIL2_UMT5, Storage()) // 2
+    linear = SCAIL2_UMT5.num_layers * weights(SCAIL2_UMT5).block_bytes(Storage()) // 2
     assert text_flops(SCAIL2_UMT5, 512) / (2 * 512 * linear) == pytest.approx(1, rel=0.03)
-    assert clip_flops(SCAIL2_CLIP) / (257 * clip_bytes(SCAIL2_CLIP, Storage())) == pytest.approx(1, rel=0.05)
+    assert clip_flops(SCAIL2_CLIP) / (257 * weights(SCAIL2_CLIP).bytes(Storage())) == pytest.approx(1, rel=0.05)
 
 
 def test_weights_weigh_what_the_published_checkpoints_do():
@@ -272,11 +299,10 @@ def test_weights_weigh_what_the_published_checkpoints_do():
     parts = ("dit", "vae", "t5_encoder", "clip")
     numbers = {part: sum(map(math.prod, keys[part].values())) for part in parts}
     bf16 = Storage("bfloat16")
-    assert dit_bytes(SCAIL2_DIT, bf16) == 2 * numbers["dit"]
-    assert clip_bytes(SCAIL2_CLIP, bf16) == 2 * numbers["clip"]
-    assert vae_parameters(SCAIL2_VAE) == numbers["vae"]
-    outside = (SCAIL2_UMT5.vocab_size + 1) * SCAIL2_UMT5.dim
-    assert SCAIL2_UMT5.num_layers * umt5_layer_bytes(SCAIL2_UMT5, bf16) + 2 * outside == 2 * numbers["t5_encoder"]
+    configs = dict(zip(parts, (SCAIL2_DIT, SCAIL2_VAE, SCAIL2_UMT5, SCAIL2_CLIP), strict=True))
+    assert {part: weights(config).bytes(bf16) for part, config in configs.items()} == {
+        part: 2 * count for part, count in numbers.items()
+    }
 
 
 @pytest.mark.parametrize(("bits", "group_size"), [(3, 32), (4, 64), (5, 64), (6, 64), (8, 128)])

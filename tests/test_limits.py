@@ -8,14 +8,13 @@ import types
 from dataclasses import replace
 
 import pytest
-from support import GOLDENS, generate, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, a_sampling, generate, golden_prompts, golden_scene, golden_settings, pictures_of
 
 from demo.pack import load_pack
 from mlx_backend.interface.errors import WeightsError
 from mlx_backend.interface.events import LogListener
 from mlx_backend.interface.limits import LIMITS, Limits
-from mlx_backend.interface.requests import SamplingSettings
-from mlx_backend.pipelines.input_check import Choices, check_inputs
+from mlx_backend.pipelines.input_check import check_inputs
 from mlx_backend.pipelines.limits import held_to_limits
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.weights.checkpoints.snapshot import Snapshot
@@ -52,8 +51,8 @@ def test_a_run_gets_the_size_that_the_snapshot_knows(tmp_path, caplog):
 
 def test_the_input_check_shows_the_run_as_it_will_be(tmp_path):
     models = limited(tmp_path, {"width": 64, "height": 32, "segment_length": 5, "segment_overlap": 1})
-    choices = Choices(mode="animation", width=96, height=64, steps=2)
-    checked = check_inputs(golden_scene(0), choices, models.dit, models.vae, LogListener())
+    given = {"mode": "animation", "width": 96, "height": 64, "steps": 2}
+    checked = check_inputs(pictures_of(golden_scene(0)), given, models.dit, models.vae, LogListener())
     assert "64 x 32 pixels" in str(checked) or "32 x 64 pixels" in str(checked)
     assert "of 5 frames" in str(checked)
 
@@ -66,16 +65,15 @@ def test_limits_that_are_none_are_refused(limits):
 
 def test_the_input_check_finds_limits_that_are_none(tmp_path):
     models = limited(tmp_path, {"width": "96"})
-    checked = check_inputs(
-        golden_scene(0), Choices(mode="animation", width=96, height=64, steps=2), models.dit, None, LogListener()
-    )
+    given = {"mode": "animation", "width": 96, "height": 64, "steps": 2}
+    checked = check_inputs(pictures_of(golden_scene(0)), given, models.dit, None, LogListener())
     assert "config.json says limits = {'width': '96'}" in checked.errors[0] and len(checked.errors) == 1
 
 
 def test_only_what_differs_is_changed():
-    settings = SamplingSettings(cfg=1.0)
+    settings = a_sampling(cfg=1.0)
     assert Limits(width=64, cfg=1.0).changed(settings) == {}
-    assert Limits(cfg=1.0).changed(SamplingSettings(cfg=5.0)) == {"cfg": 1.0}
+    assert Limits(cfg=1.0).changed(a_sampling(cfg=5.0)) == {"cfg": 1.0}
     assert Limits().held(settings) == settings
 
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from support import Recorder
+from support import Recorder, a_scene
 
 from mlx_backend.interface.errors import RequestError
-from mlx_backend.interface.requests import Scene
 from mlx_backend.members.scail2.masks import BLACK, WHITE
 from mlx_backend.members.scail2.people import Painter, tell
 from mlx_backend.members.scail2.scene import prepare_scene
@@ -272,7 +271,7 @@ def test_the_sampler_takes_the_masks_without_a_warning(nodes, mode):
     )
     listener = Recorder()
     frames = np.full((5, 64, 96, 3), 0.5, np.float32)
-    scene = Scene(
+    scene = a_scene(
         references=frames[:1],
         driving=frames,
         reference_masks=reference,

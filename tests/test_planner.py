@@ -7,17 +7,19 @@ import sys
 from dataclasses import replace
 
 import pytest
-from support import GOLDENS, ROOT
+from support import GOLDENS, ROOT, a_job
 
 from mlx_backend.cli.main import BAD_INPUT, main
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.machine import CHIPS, GIB, memory_budget, usual_working_set
-from mlx_backend.interface.memory import CPU, METAL, Backend
-from mlx_backend.interface.planner import PHASES, TILES, Job, ModelSizes, check_fits, choose, predict
-from mlx_backend.interface.storage import Storage, dit_block_bytes, dit_bytes, dit_rest_bytes
+from mlx_backend.planning.memory import CPU, METAL, Backend
+from mlx_backend.planning.planner import PHASES, TILES, ModelSizes, check_fits, choose, predict
+from mlx_backend.planning.storage import Storage
+from mlx_backend.planning.weights import weights
 
 SCAIL2 = ModelSizes()
-SMALL, LARGE = Job(width=832, height=480), Job(width=1280, height=704)
+DIT = weights(SCAIL2.dit)
+SMALL, LARGE = a_job(width=832, height=480), a_job(width=1280, height=704)
 GB = 1_000_000_000
 
 
@@ -39,15 +41,15 @@ def test_the_budget_is_the_smaller_share():
 
 
 def test_weights_of_the_full_size_are_those_of_the_files():
-    assert dit_bytes(SCAIL2.dit, Storage()) == 2 * 16_395_544_384
-    assert dit_block_bytes(SCAIL2.dit, Storage()) == pytest.approx(0.81 * GB, rel=0.01)
+    assert DIT.bytes(Storage()) == 2 * 16_395_544_384
+    assert DIT.block_bytes(Storage()) == pytest.approx(0.81 * GB, rel=0.01)
     # benchmarks/RESULTS.md: 480 Linears packed in 4 bits, groups of 64, the other tensors bf16.
-    assert dit_bytes(SCAIL2.dit, Storage(bits=4)) == 9_578_237_568
+    assert DIT.bytes(Storage(bits=4)) == 9_578_237_568
 
 
 def test_the_prediction_agrees_with_the_one_full_size_measurement():
     """benchmarks/RESULTS.md: DiT alone, 4 bits, 64x64 pixels, 5 frames, on a CPU; 10,455,940,828 bytes at most."""
-    job = Job(width=64, height=64, frames=5)
+    job = a_job(width=64, height=64, frames=5)
     plan = predict(packed(4), job, CPU, "resident")
     assert plan.phases["denoise"].bytes - SCAIL2.vae_bytes == pytest.approx(10_455_940_828, rel=0.01)
 
@@ -56,7 +58,7 @@ def test_full_precision_fits_a_small_mac_only_streamed():
     resident, streamed = (predict(SCAIL2, SMALL, METAL, how) for how in ("resident", "streamed"))
     assert resident.peak_bytes > 33 * GB
     assert streamed.peak_bytes < 7 * GB
-    saved = dit_bytes(SCAIL2.dit, Storage()) - dit_rest_bytes(SCAIL2.dit, Storage())
+    saved = DIT.bytes(Storage()) - DIT.rest_bytes(Storage())
     assert resident.phases["load"].bytes - streamed.phases["load"].bytes == saved
     plan = choose(SCAIL2, SMALL, budget(16))
     assert (plan.residency, plan.tile) == ("streamed", 0)
@@ -100,10 +102,10 @@ def test_a_refusal_names_what_would_fit_and_it_does(change, job):
     assert plan.largest_phase in said
     if change == "segments of":
         length = re.search(r"use segments of (\d+) frames", said)[1]
-        other = Job(width=job.width, height=job.height, segment_length=int(length))
+        other = a_job(width=job.width, height=job.height, segment_length=int(length))
     elif change == "pixels":
         width, height = re.search(r"use (\d+) x (\d+) pixels", said).groups()
-        other = Job(width=int(width), height=int(height))
+        other = a_job(width=int(width), height=int(height))
     else:
         assert "use weights packed in 4 bits" in said
         model, other = packed(4), job
@@ -130,16 +132,16 @@ def test_more_work_never_needs_less_memory(phase):
         return predict(model, job, backend, how, tile).phases[phase].bytes
 
     assert size(LARGE) >= size(SMALL)
-    assert size(Job(width=832, height=480, references=3)) >= size(SMALL)
+    assert size(a_job(width=832, height=480, references=3)) >= size(SMALL)
     assert size(SMALL, how="resident") >= size(SMALL)
     assert size(SMALL, packed(4)) <= size(SMALL, packed(8))
     assert size(LARGE, tile=512) <= size(LARGE)
-    assert size(Job(width=832, height=480, frames=41)) <= size(SMALL)
+    assert size(a_job(width=832, height=480, frames=41)) <= size(SMALL)
 
 
 def test_decoding_is_flat_in_time_and_denoising_linear_in_tokens():
     def decode(frames):
-        return predict(SCAIL2, Job(width=832, height=480, frames=frames), METAL, "streamed").phases["decode"].bytes
+        return predict(SCAIL2, a_job(width=832, height=480, frames=frames), METAL, "streamed").phases["decode"].bytes
 
     latents = 2 * 16 * 10 * 60 * 104 * 4
     assert decode(81) - decode(41) == latents
@@ -147,7 +149,7 @@ def test_decoding_is_flat_in_time_and_denoising_linear_in_tokens():
     def work(job):
         plan = predict(packed(4), job, METAL, "streamed")
         weights = sum(size for name, size in plan.phases["denoise"].terms if name.startswith(("weights", "blocks")))
-        return (plan.phases["denoise"].bytes - weights) / job.tokens.sequence
+        return (plan.phases["denoise"].bytes - weights) / SCAIL2.tokens(job.longest, job.references).sequence
 
     assert 0.8 * work(SMALL) < work(LARGE) <= work(SMALL)  # per token: a chunk has fewer rows where there are more
 
@@ -219,20 +221,27 @@ def test_what_cannot_be_planned_is_refused(option, value, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_the_command_needs_no_mlx():
+@pytest.mark.parametrize("missing", ["torch", "mlx"])
+def test_the_command_needs_no_torch_and_says_where_mlx_is_missing(missing):
+    """The networks whose sizes are planned with are MLX's."""
     code = (
         "import sys\n"
-        "for name in ('mlx', 'mlx.core', 'torch'): sys.modules[name] = None\n"
+        f"for name in ({missing!r}, {missing + '.core'!r}): sys.modules[name] = None\n"
         "from mlx_backend.cli.main import main\n"
         "sys.exit(main(['plan', '--width', '832', '--height', '480', '--frames', '81']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "42,510 tokens" in done.stdout
+    if missing == "torch":
+        assert done.returncode == 0, done.stderr
+        assert "42,510 tokens" in done.stdout
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "pip install" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_small_chunks_are_the_last_way_to_fit():
-    job = Job(width=832, height=480, frames=81)
+    job = a_job(width=832, height=480, frames=81)
     usual = choose(SCAIL2, job, 10**15, residency="streamed")
     assert usual.backend == METAL
     leanest = predict(SCAIL2, job, METAL, "streamed", 128)

@@ -11,16 +11,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support import GOLDENS, Recorder, generate
+from support import GOLDENS, Recorder, a_job, a_sampling, a_scene, generate
 
 from mlx_backend.conditioning.clip import encode_clip
 from mlx_backend.conditioning.text import encode_text
 from mlx_backend.interface.events import LogListener
-from mlx_backend.interface.memory import CPU
-from mlx_backend.interface.planner import PHASES, Job, ModelSizes, predict
-from mlx_backend.interface.requests import SamplingSettings, Scene
 from mlx_backend.interface.sizes import ClipConfig, Scail2Config, UMT5Config, VAEConfig
-from mlx_backend.interface.storage import Storage, block_matrices
 from mlx_backend.interface.tiling import Tiling
 from mlx_backend.models.clip_vision import ClipVision
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams
@@ -29,6 +25,10 @@ from mlx_backend.models.vae21 import WanVAE21
 from mlx_backend.pipelines.decode import decode_segment
 from mlx_backend.pipelines.store import Models, ModelStore
 from mlx_backend.pipelines.text import Prompts
+from mlx_backend.planning.memory import CPU
+from mlx_backend.planning.planner import PHASES, Job, ModelSizes, predict
+from mlx_backend.planning.storage import Storage
+from mlx_backend.planning.weights import weights
 from mlx_backend.runtime.crossover import few_rows
 from mlx_backend.sampling.loop import denoise
 from mlx_backend.sampling.solvers import make_solver
@@ -118,7 +118,7 @@ class Case:
 
 
 def job(width, height, frames, **others):
-    return Job(width=width, height=height, frames=frames, **others)
+    return a_job(width=width, height=height, frames=frames, **others)
 
 
 F32, BF16 = Storage("float32"), Storage("bfloat16")
@@ -144,7 +144,7 @@ DIT_CASES = {
 def test_loading_and_denoising(case, tmp_path):
     found = DIT_CASES[case]
     config, storage, residency, job = found.dit, found.storage, found.residency, found.job
-    save(tmp_path / "dit.safetensors", "dit", Scail2Model(config), storage, block_matrices(config))
+    save(tmp_path / "dit.safetensors", "dit", Scail2Model(config), storage, weights(config).matrices)
     save(tmp_path / "vae.safetensors", "vae", WanVAE21(VAE), Storage("float32"))
     files = {"dit": tmp_path / "dit.safetensors", "vae": tmp_path / "vae.safetensors"}
     store = ModelStore(Snapshot(files, tmp_path / "none", dit_settings(config)), "auto", residency)
@@ -191,7 +191,7 @@ def test_encoding_and_decoding(case, tmp_path):
     config = replace(VAE, dim=dim)
     save(tmp_path / "vae.safetensors", "vae", WanVAE21(config), Storage("float32"))
     store = ModelStore(Snapshot({"vae": tmp_path / "vae.safetensors"}, tmp_path / "none", {}), "auto")
-    no_dit = dit_sizes(2, 1, 1, 0, freq_dim=1, text_dim=1, clip_dim=1)  # hundreds of bytes: only the VAE is looked at
+    no_dit = dit_sizes(2, 1, 1, 1, freq_dim=1, text_dim=1, clip_dim=1)  # hundreds of bytes: only the VAE is looked at
     plan = predict(ModelSizes(dit=no_dit, vae=config), job, CPU, "resident", tile)
     tiling = Tiling(tile, 8) if tile else None
     segments, width, height = job.segments, job.width, job.height
@@ -228,7 +228,7 @@ def test_reading_the_prompt(case, tmp_path):
     config, storage, lengths = TEXT_CASES[case]
     save(tmp_path / "text.safetensors", "t5_encoder", UMT5Encoder(config), storage)
     store = ModelStore(Snapshot({"t5_encoder": tmp_path / "text.safetensors"}, tmp_path / "none", {}), "auto")
-    job = Job(text_tokens=lengths)
+    job = a_job(text_tokens=lengths)
     plan = predict(ModelSizes(text=config, text_storage=storage), job, CPU, "streamed")
     peaks = Peaks()
     encode_text(store.get("t5_encoder", Recorder()), [[i % 90 for i in range(n)] for n in lengths], lambda: None)
@@ -253,7 +253,7 @@ def test_looking_at_the_reference(case, tmp_path):
     save(tmp_path / "clip.safetensors", "clip", ClipVision(config), storage)
     settings = {"clip_num_heads": config.num_heads}
     store = ModelStore(Snapshot({"clip": tmp_path / "clip.safetensors"}, tmp_path / "none", settings), "auto")
-    plan = predict(ModelSizes(clip=config, clip_storage=storage), Job(), CPU, "resident")
+    plan = predict(ModelSizes(clip=config, clip_storage=storage), a_job(), CPU, "resident")
     peaks = Peaks()
     encode_clip(store.get("clip", Recorder()), np.zeros((64, 64, 3), np.float32))
     peaks.take("clip")
@@ -291,7 +291,7 @@ def test_a_whole_run_from_prompt_to_frames(tmp_path):
     text, clip = umt5_sizes(512, 512, 1024, 8, 3), clip_sizes(320, 4, 3, 224)
     config, vae = dit_sizes(384, 1024, 3, 4, text_dim=text.dim, clip_dim=clip.dim), replace(VAE, dim=16)
     files = {name: tmp_path / f"{name}.safetensors" for name in ("dit", "vae", "t5_encoder", "clip")}
-    save(files["dit"], "dit", Scail2Model(config), Storage(bits=8), block_matrices(config))
+    save(files["dit"], "dit", Scail2Model(config), Storage(bits=8), weights(config).matrices)
     save(files["vae"], "vae", WanVAE21(vae), F32)
     save(files["t5_encoder"], "t5_encoder", UMT5Encoder(text), BF16)
     save(files["clip"], "clip", ClipVision(clip), BF16)
@@ -299,8 +299,8 @@ def test_a_whole_run_from_prompt_to_frames(tmp_path):
     store = ModelStore(Snapshot(files, GOLDENS / "snapshot" / "tokenizer.json", settings), "auto", "streamed")
     asked = job(160, 128, 5, text_tokens=(120, 1))
     pictures = np.random.default_rng(0).random((asked.frames, asked.height, asked.width, 3), np.float32)
-    scene = Scene(references=pictures[:1], driving=pictures, width=asked.width, height=asked.height)
-    prompts, steps = Prompts("x" * 118), SamplingSettings(steps=2, cfg=1, seed=1)
+    scene = a_scene(references=pictures[:1], driving=pictures, width=asked.width, height=asked.height)
+    prompts, steps = Prompts("x" * 118), a_sampling(steps=2, cfg=1, seed=1)
     listener = PeakListener()
     generate(Models.of(store), prompts, scene, steps, None, listener)
     model = ModelSizes(

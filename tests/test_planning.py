@@ -5,15 +5,16 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import generate, golden_prompts, golden_scene, golden_settings
+from support import a_job, generate, golden_prompts, golden_scene, golden_settings
 
 from mlx_backend.interface.chunks import chunk_bounds, dispatch_limit
 from mlx_backend.interface.conversion import ConvertOptions
 from mlx_backend.interface.errors import RequestError
-from mlx_backend.interface.planner import choose
+from mlx_backend.members.scail2 import MEMBER
 from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.pipelines import planning
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.planning.planner import choose
 from mlx_backend.runtime.probe import Rate
 from mlx_backend.weights.checkpoints.components import fitting, part_sizes
 from mlx_backend.weights.checkpoints.convert import convert
@@ -44,10 +45,10 @@ def test_the_model_stays_in_memory_where_it_fits_and_is_streamed_where_not(how):
 
 def test_full_size_weights_are_streamed_on_a_small_mac_and_packed_ones_stay():
     """Sizes as published: nothing of it is loaded."""
-    from mlx_backend.interface.planner import Job, ModelSizes
-    from mlx_backend.interface.storage import Storage
+    from mlx_backend.planning.planner import ModelSizes
+    from mlx_backend.planning.storage import Storage
 
-    job = Job(width=832, height=480, frames=81)
+    job = a_job(width=832, height=480, frames=81)
     dense, packed = ModelSizes(), ModelSizes(dit_storage=Storage("bfloat16", 4, 64))
     assert choose(dense, job, 12 * 10**9).residency == "streamed"
     assert choose(dense, job, 96 * 10**9).residency == "resident"
@@ -115,7 +116,7 @@ def test_the_forecast_says_how_long_and_in_what_memory(how, snapshot, listener, 
     monkeypatch.setattr(listener, "note", notes.append)
     monkeypatch.setattr(planning, "machine_probe", Probe)
     run = prepare_run(SCENE.references[:1], SCENE, SETTINGS, listener)
-    planning.forecast(how(), run, replace(SETTINGS, steps=4, cfg=2.0), 8_000_000_000, listener)
+    planning.forecast(how(), MEMBER.tokens_of(run), replace(SETTINGS, steps=4, cfg=2.0), 8_000_000_000, listener)
     (note,) = notes
     assert note.startswith("A machine. The model runs with all of it in memory, in about 0.")
     assert "of 8.0 GB. 8 passes of " in note

@@ -5,9 +5,9 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
+from support import a_sampling
 
 from mlx_backend.interface.errors import RequestError
-from mlx_backend.interface.requests import SamplingSettings
 from mlx_backend.models.rope import TokenGrid, midpoint_rotations, pooled_rotations
 from mlx_backend.models.scail2 import positions
 
@@ -79,4 +79,4 @@ def test_without_references_the_video_begins_at_zero():
 
 def test_an_unknown_choice_is_refused():
     with pytest.raises(RequestError, match="'middle' is unknown: choose one of upstream, midpoint"):
-        SamplingSettings(pose_rope="middle")
+        a_sampling(pose_rope="middle")

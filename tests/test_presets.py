@@ -6,20 +6,21 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from support import GOLDENS, ROOT, golden_prompts, golden_scene
+from support import GOLDENS, ROOT, a_sampling, golden_prompts, golden_scene
 
 from demo.pack import load_pack
 from mlx_backend.cli.main import main
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.geometry import check_size
-from mlx_backend.interface.presets import NO_PRESET, PRESETS, SIZES, find_preset, size_of, upstream_shift
-from mlx_backend.interface.requests import SamplingSettings
+from mlx_backend.interface.presets import PRESETS, SIZES, find_preset, size_of, upstream_shift
+from mlx_backend.interface.settings import sampling_of
 from mlx_backend.interface.variants import GRIDS
+from mlx_backend.members.scail2.defaults import SCAIL2
 from mlx_backend.pipelines.picture import ClipRequest
 from mlx_backend.sampling.solvers import make_solver
 
-FAST = SamplingSettings(steps=6, cfg=1.0, shift=8.0, solver="euler", grid="simple")
-BALANCED = SamplingSettings(steps=16, cfg=5.0, shift=3.0, solver="dpm++")
+FAST = a_sampling(steps=6, cfg=1.0, shift=8.0, solver="euler", grid="simple")
+BALANCED = a_sampling(steps=16, cfg=5.0, shift=3.0, solver="dpm++")
 OUTPUTS = ["steps", "cfg", "shift", "solver", "grid", "width", "height"]
 ALL = {
     "override_steps": 7,
@@ -40,16 +41,20 @@ def chosen(nodes, preset="quality", size="512p (896x512)", orientation="landscap
 # The table
 
 
+def at(name, width, height, own=None):
+    """Return the settings of a preset at a size, with the user's own in place of some."""
+    return sampling_of(find_preset(name).values(width, height) | (own or {}), SCAIL2)
+
+
 def test_the_presets_are_these():
-    settings = {name: preset.settings(896, 512) for name, preset in PRESETS.items()}
-    assert settings == {"fast": FAST, "balanced": BALANCED, "quality": SamplingSettings()}
+    settings = {name: at(name, 896, 512) for name in PRESETS}
+    assert settings == {"fast": FAST, "balanced": BALANCED, "quality": a_sampling()}
     assert [settings[name].passes for name in PRESETS] == [6, 32, 80]
-    assert NO_PRESET.settings(896, 512) == NO_PRESET.settings(1280, 704) == SamplingSettings()
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_shift_follows_the_size_where_it_is_upstreams(name):
-    shifts = [find_preset(name).settings(*size).shift for size in ((832, 480), (512, 896), (1280, 704), (704, 1280))]
+    shifts = [at(name, *size).shift for size in ((832, 480), (512, 896), (1280, 704), (704, 1280))]
     assert shifts == ([8, 8, 8, 8] if name == "fast" else [3, 3, 5, 5])
 
 
@@ -60,14 +65,14 @@ def test_between_two_sizes_the_nearer_ones_shift_is_taken():
 def test_a_value_of_the_user_wins():
     own = {"steps": 9, "cfg": 2.0, "shift": 1.5, "solver": "unipc", "grid": "upstream"}
     for name in own:
-        changed = PRESETS["fast"].settings(896, 512, **{name: own[name]})
+        changed = at("fast", 896, 512, {name: own[name]})
         assert {key for key in own if getattr(changed, key) != getattr(FAST, key)} == {name}
         assert getattr(changed, name) == own[name]
 
 
 def test_a_value_that_no_run_can_have_is_refused_and_not_taken_for_none():
     with pytest.raises(RequestError, match="number of steps is 0"):
-        PRESETS["fast"].settings(896, 512, steps=0)
+        at("fast", 896, 512, {"steps": 0})
 
 
 def test_sizes_and_orientations():
@@ -198,14 +203,14 @@ def told(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), SamplingSettings()),
-        (("--width", 1280, "--height", 704), SamplingSettings()),
-        (("--grid", "simple"), SamplingSettings(grid="simple")),
-        (("--pose-rope", "midpoint"), SamplingSettings(pose_rope="midpoint")),
+        ((), a_sampling()),
+        (("--width", 1280, "--height", 704), a_sampling()),
+        (("--grid", "simple"), a_sampling(grid="simple")),
+        (("--pose-rope", "midpoint"), a_sampling(pose_rope="midpoint")),
         (("--preset", "fast"), FAST),
         (("--preset", "balanced"), BALANCED),
-        (("--preset", "quality", "--width", 1280, "--height", 704), SamplingSettings(shift=5.0)),
-        (("--preset", "quality", "--width", 1280, "--height", 704, "--shift", 3), SamplingSettings()),
+        (("--preset", "quality", "--width", 1280, "--height", 704), a_sampling(shift=5.0)),
+        (("--preset", "quality", "--width", 1280, "--height", 704, "--shift", 3), a_sampling()),
         (("--steps", 4, "--preset", "fast", "--seed", 3), replace(FAST, steps=4, seed=3)),
     ],
 )
@@ -269,7 +274,7 @@ def test_the_grid_reaches_the_sampling(grid, models, listener, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(denoising, "make_solver", recorded)
-    settings = SamplingSettings(steps=3, cfg=1.0, shift=8.0, solver="unipc", grid=grid)
+    settings = a_sampling(steps=3, cfg=1.0, shift=8.0, solver="unipc", grid=grid)
     frames = generate(models, golden_prompts(2), golden_scene(2), settings, None, listener)
     assert np.isfinite(frames).all()
     assert {solver.schedule for solver in made} == {make_solver("unipc", 3, 8.0, grid).schedule}

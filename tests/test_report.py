@@ -12,7 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import FRAMES_BAR, GOLDENS, ROOT, Recorder, golden_cases, golden_file
+from support import FRAMES_BAR, GOLDENS, ROOT, Recorder, a_sampling, golden_cases, golden_file
 from test_cli import arguments, inputs  # noqa: F401 - a fixture
 from test_nodes import wired
 
@@ -199,7 +199,7 @@ def one_run(*loras):
     return Run(
         models=models,
         material=PictureMaterial(prepared, features),
-        settings=SamplingSettings(),
+        settings=a_sampling(),
         how=None,
         facts={"scene": {"mode": "animation"}, "pictures": {}},
     )

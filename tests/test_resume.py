@@ -7,7 +7,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import Recorder, generate, golden_prompts, golden_scene, golden_settings, sample_clip
+from support import Recorder, a_sampling, generate, golden_prompts, golden_scene, golden_settings, sample_clip
 
 from mlx_backend.interface.continuation import Continuation
 from mlx_backend.interface.errors import Cancelled
@@ -276,3 +276,12 @@ def test_an_unused_lora_strength_begins_anew(models, stopped, tmp_path_factory):
         with pytest.raises(Cancelled):
             run(chosen, stopped, listener)
         assert bool(listener.resumed) == resumes
+
+
+def test_what_a_key_says_of_the_settings_stays():
+    """Finished segments are found by it: with another order or name, what a user has kept would be made anew."""
+    assert str(a_sampling(seed=7)) == (
+        "SamplingSettings(steps=40, cfg=5.0, shift=3.0, solver='unipc', seed=7, segment_length=81, segment_overlap=5, "
+        "economy=Economy(step_cache='off', threshold=0.05, guidance_until=1.0), grid='upstream', "
+        "continuation=Continuation(history='pixels', anchor='off', seed='running'), pose_rope='upstream')"
+    )

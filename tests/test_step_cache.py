@@ -6,10 +6,10 @@ import logging
 import mlx.core as mx
 import numpy as np
 import pytest
-from support import golden_cases, golden_prompts, golden_scene, golden_settings, sample_clip
+from support import a_sampling, golden_cases, golden_prompts, golden_scene, golden_settings, sample_clip
 
 from mlx_backend.interface.errors import RequestError
-from mlx_backend.interface.requests import Economy, SamplingSettings
+from mlx_backend.interface.requests import Economy
 from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.pipelines.picture import ClipRequest
@@ -112,7 +112,7 @@ def test_the_branches_reuse_their_own_velocities_in_the_same_steps():
         ran.append(int(t))
         return mx.array([5.0])
 
-    settings = SamplingSettings(steps=8, cfg=3, economy=Economy(step_cache="easycache", threshold=0.2))
+    settings = a_sampling(steps=8, cfg=3, economy=Economy(step_cache="easycache", threshold=0.2))
     passes = Passes()
     velocity = segment_velocity(lambda x, t: mx.array([velocities[int(t)]]), negative, settings, passes)
     out = [velocity(mx.array([x]), float(step)).item() for step, x in enumerate(samples)]
@@ -252,7 +252,7 @@ def passes_of(settings):
     ],
 )
 def test_passes_run_and_due(steps, cfg, economy, expected):
-    assert passes_of(SamplingSettings(steps=steps, cfg=cfg, economy=economy)) == expected
+    assert passes_of(a_sampling(steps=steps, cfg=cfg, economy=economy)) == expected
 
 
 # Whole runs of the tiny golden model
@@ -335,7 +335,7 @@ def test_leaving_out_changes_the_result_but_not_its_size(models, listener, monke
 
 
 def test_few_steps_are_told(models, listener):
-    settings = SamplingSettings(steps=6, economy=Economy(step_cache="easycache"))
+    settings = a_sampling(steps=6, economy=Economy(step_cache="easycache"))
     scene = golden_scene(0)
     prepare_run(scene.references[:1], scene, settings, listener)
     assert [warning for warning in listener.warnings if "step cache" in warning and "6 steps" in warning]

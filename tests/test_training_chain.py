@@ -8,7 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # autograd's threads wait by spinning, which a busy machine cannot spare
 
-from mlx_backend.interface.requests import SamplingSettings  # noqa: E402
+from support import a_sampling  # noqa: E402
+
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 from training import evaluate, prepare, train_dit, vae  # noqa: E402
 from training.dit import DiT  # noqa: E402
@@ -132,5 +133,5 @@ def test_what_is_exported_runs_in_the_pipeline(run, tmp_path, listener):
         assert ours.keys() == theirs.keys()
         assert all((ours[name] - theirs[name]).abs().max() <= 0.005 * ours[name].abs().max() + 1e-6 for name in ours)
     made = evaluate.example(1, "replacement")
-    judge = evaluate.Judge(folder, SamplingSettings(steps=1))
+    judge = evaluate.Judge(folder, a_sampling(steps=1))
     assert judge.frames(made).shape == made.driving.shape

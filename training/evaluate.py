@@ -18,7 +18,9 @@ from PIL import Image
 from mlx_backend.interface.conversion import ConvertOptions
 from mlx_backend.interface.events import LogListener
 from mlx_backend.interface.requests import Economy, SamplingSettings, Scene
+from mlx_backend.interface.settings import sampling_of
 from mlx_backend.interface.small_model import SMALL_MODEL, SMALL_SETTINGS
+from mlx_backend.members.scail2.defaults import SCAIL2
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.pictures import prepare
 from mlx_backend.pipelines.run import Session
@@ -32,7 +34,7 @@ from .faults import FAULTS, fault
 from .measures import Verdict, decibels, drift, routed, seam_ratio, verdict
 from .sizes import FRAMES, OVERLAP, SIDE
 
-SETTINGS = replace(SMALL_SETTINGS, cfg=1.0, segment_length=FRAMES, segment_overlap=OVERLAP)
+SETTINGS = sampling_of(SMALL_SETTINGS | {"cfg": 1.0, "segment_length": FRAMES, "segment_overlap": OVERLAP}, SCAIL2)
 SWAP_SEEDS = 10_000
 SEGMENTS = 3
 LONG_FRAMES = FRAMES + (SEGMENTS - 1) * (FRAMES - OVERLAP)
@@ -82,6 +84,7 @@ def scene_of(example: Example) -> Scene:
         mode=example.mode,
         width=width,
         height=height,
+        fps=SCAIL2.driving_fps,
     )
 
 

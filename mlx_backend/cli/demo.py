@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from ..interface.errors import MediaError, RequestError
-from ..interface.requests import SamplingSettings, Scene
+from ..interface.settings import sampling_of, scene_of
 from ..interface.small_model import ASSETS, SMALL_MODEL, SMALL_SETTINGS
-from ..interface.variants import SCAIL2
 from ..media.contact_sheet import contact_sheet
 from ..media.read import read_video, reason_of
 from ..media.write import write_video
+from ..members.scail2.defaults import SCAIL2
 from ..runtime.device import require_mlx
 from .listener import TerminalListener
 
@@ -50,19 +50,20 @@ def run(chosen: argparse.Namespace) -> None:
     from ..weights.checkpoints.snapshot import Snapshot
 
     driving = read_video(ASSETS / "driving.mp4")
-    scene = Scene(
-        references=read_video(ASSETS / "reference.png").frames,
-        reference_masks=read_video(ASSETS / "reference_mask.png").frames,
-        driving=driving.frames,
-        driving_mask=read_video(ASSETS / "driving_mask.mp4").frames,
-    )
-    settings = SamplingSettings() if chosen.model else SMALL_SETTINGS
+    pictures = {
+        "references": read_video(ASSETS / "reference.png").frames,
+        "reference_masks": read_video(ASSETS / "reference_mask.png").frames,
+        "driving": driving.frames,
+        "driving_mask": read_video(ASSETS / "driving_mask.mp4").frames,
+    }
+    scene = scene_of({}, pictures, SCAIL2)
+    settings = sampling_of({} if chosen.model else SMALL_SETTINGS, SCAIL2)
     models = Models.of(ModelStore(Snapshot.open(chosen.model or SMALL_MODEL), "auto"))
     session = Session(listener=TerminalListener())
     frames = generate(prepare(models, Prompts(PROMPT), scene, settings, session), None, session)
-    write_video(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.fps)
+    write_video(chosen.output / "demo.mp4", frames, driving.fps or SCAIL2.driving_fps)
     rows = [("reference", scene.references), ("driving video", scene.driving), ("result", frames)]
-    write_video(chosen.output / "demo.png", contact_sheet(rows)[None] / 255.0, SCAIL2.fps)
+    write_video(chosen.output / "demo.png", contact_sheet(rows)[None] / 255.0, SCAIL2.driving_fps)
     if not chosen.model:
         sys.stdout.write(
             "The small model knows nothing but puppets of 96x96 pixels; real weights are one option away: --model.\n"

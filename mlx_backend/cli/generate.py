@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..interface.continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
 from ..interface.errors import RequestError
-from ..interface.presets import NO_PRESET, PRESETS, Preset, find_preset
-from ..interface.requests import STEP_CACHES, Economy, LoraRequest, SamplingSettings, Scene
-from ..interface.variants import GRIDS, MODES, POSE_ROPES, RESIDENCIES, SCAIL2, SOLVERS
+from ..interface.presets import PRESETS, find_preset
+from ..interface.requests import LoraRequest
+from ..interface.settings import sampling_of, scene_of
+from ..interface.variants import RESIDENCIES
 from ..media.read import read_video
 from ..media.write import check_output, write_video
 from ..runtime.device import PRECISIONS, require_mlx
 from ..weights.checkpoints.snapshot import Snapshot
 from .listener import TerminalListener
+from .options import defaults_of, given_by, option
 
 CACHE = Path("~/.cache/scail2-mlx/conditioning")
+# Options that follow the preset's, in their order.
+SAMPLED = (
+    *("steps", "cfg", "shift", "solver", "grid", "pose_rope", "seed", "segment_length", "segment_overlap"),
+    *("step_cache", "cache_threshold", "guidance_until", "history", "colour_anchor", "segment_seed"),
+)
 
 
 def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type for it
@@ -43,78 +48,27 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     add("--reference-mask", type=Path, metavar="RM", help="the character in pure blue on white (replacement: black)")
     add("--driving-mask", type=Path, metavar="DM", help="the person in pure blue on black (replacement: white)")
     add("--output", type=Path, required=True, metavar="O", help="what to write")
-    add("--mode", default=MODES[0], metavar="|".join(MODES), help="whose scene is kept: the reference's or the video's")
+    option(add, "mode")
     add("--prompt", default="", metavar="P", help="what the video shows")
     add("--negative", default="", metavar="N", help="what it should not show")
-    add("--width", type=int, default=SCAIL2.width, help="pixels, a multiple of 32 (default %(default)s)")
-    add("--height", type=int, default=SCAIL2.height, help="pixels, a multiple of 32 (default %(default)s)")
-    add("--keep-orientation", action="store_true", help="do not swap width and height to the reference's orientation")
-    add("--keep-background", action="store_true", help="do not black out the reference's background in replacement")
+    for name in ("width", "height"):
+        option(add, name)
+    option(add, "follow_orientation", flag="--keep-orientation")
+    option(add, "black_background", flag="--keep-background")
     add("--fps", type=float, metavar="F", help="frame rate of the output (default: the driving video's, else 16)")
-    add("--start-frame", type=int, default=0, metavar="N", help="first driving frame to use")
-    add("--max-frames", type=int, default=0, metavar="N", help="most frames to use (0: all)")
+    for name in ("start_frame", "max_frames"):
+        option(add, name)
     add(
         "--preset",
         metavar="|".join(PRESETS),
         help="steps, cfg, shift, solver and grid together; each of these options, where given, wins. None has been "
         "tried on real weights, see docs/fewer_passes.md",
     )
-    own = NO_PRESET
-    add("--steps", type=int, help=f"solver steps per segment (default {own.steps}, or the preset's)")
-    add("--cfg", type=float, help=f"guidance; 1 halves the work (default {own.cfg}, or the preset's)")
-    add("--shift", type=float, help=f"sigma shift (default {own.shift}, or the preset's)")
-    add("--solver", metavar="|".join(SOLVERS), help=f"(default {own.solver}, or the preset's)")
-    add(
-        "--grid",
-        metavar="|".join(GRIDS),
-        help=f"where the sigmas lie; simple: as ComfyUI's scheduler (default {own.grid}, or the preset's)",
-    )
-    add(
-        "--pose-rope",
-        default=POSE_ROPES[0],
-        metavar="|".join(POSE_ROPES),
-        help="rotation of the driving video's positions; midpoint: as ComfyUI (default %(default)s)",
-    )
-    add("--seed", type=int, default=0, metavar="S", help="(default %(default)s)")
-    add("--segment-length", type=int, default=SCAIL2.segment_length, metavar="N", help="(default %(default)s)")
-    add("--segment-overlap", type=int, default=SCAIL2.segment_overlap, metavar="N", help="(default %(default)s)")
-    add(
-        "--step-cache",
-        default=STEP_CACHES[0],
-        metavar="|".join(STEP_CACHES),
-        help="reuse velocities; not validated on real weights, see docs/fewer_passes.md (default %(default)s)",
-    )
-    add(
-        "--cache-threshold",
-        type=float,
-        default=Economy().threshold,
-        metavar="F",
-        help="error that it may gather (default %(default)s)",
-    )
-    add("--guidance-until", type=float, default=1.0, metavar="F", help="share of the steps with both passes (1: all)")
-    standing = Continuation()
-    add(
-        "--history",
-        default=standing.history,
-        metavar="|".join(HISTORIES),
-        help="what a segment continues from, see docs/long_video.md (default %(default)s)",
-    )
-    add(
-        "--colour-anchor",
-        default=standing.anchor,
-        metavar="|".join(ANCHORS),
-        help="how later segments keep the first one's colours (default %(default)s)",
-    )
-    add(
-        "--segment-seed",
-        default=standing.seed,
-        metavar="|".join(SEGMENT_SEEDS),
-        help="the noise of later segments: one generator, the same seed, the seed plus their number "
-        "(default %(default)s)",
-    )
+    for name in SAMPLED:
+        option(add, name)
     add("--resume", type=Path, metavar="DIR", help="keep finished segments there, and go on from them the next time")
     add("--report", action="store_true", help="write settings, seconds and peak memory to OUTPUT.report.json")
-    add("--draft", action="store_true", help="a preview: half the size, the first 33 frames, same seed and framing")
+    option(add, "draft")
     add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: where needed)")
     add("--tile-overlap", type=int, default=64, metavar="N", help="(default %(default)s)")
     add(
@@ -138,29 +92,23 @@ def run(chosen: argparse.Namespace) -> None:
     _check_inputs_stay(chosen)
     snapshot = find_model(chosen)
     loras = tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in chosen.lora)
-    preset = NO_PRESET if chosen.preset is None else find_preset(chosen.preset)
-    settings = _settings(preset, chosen)
+    preset = None if chosen.preset is None else find_preset(chosen.preset)
     listener = TerminalListener()
-    if preset.needs and not loras:
+    if preset is not None and preset.needs and not loras:
         listener.warn(f"No --lora was given. {preset.needs}")
     driving = None if chosen.driving is None else read_video(chosen.driving)
-    driven_fps = (driving and driving.fps) or SCAIL2.fps
-    fps = driven_fps if chosen.fps is None else chosen.fps
-    scene = Scene(
-        references=_pictures(chosen.reference),
-        driving=driving and driving.frames,
-        reference_masks=_pictures(chosen.reference_mask),
-        driving_mask=_pictures(chosen.driving_mask),
-        mode=chosen.mode,
-        width=chosen.width,
-        height=chosen.height,
-        start_frame=chosen.start_frame,
-        max_frames=chosen.max_frames,
-        follow_orientation=not chosen.keep_orientation,
-        black_background=not chosen.keep_background,
-        draft=chosen.draft,
-        fps=driven_fps,
-    )
+    pictures = {
+        "references": _pictures(chosen.reference),
+        "driving": driving and driving.frames,
+        "reference_masks": _pictures(chosen.reference_mask),
+        "driving_mask": _pictures(chosen.driving_mask),
+    }
+    defaults = defaults_of(snapshot)
+    given = given_by(chosen) | {"driving_fps": driving and driving.fps}
+    scene = scene_of(given, pictures, defaults)
+    own = {} if preset is None else preset.values(scene.width, scene.height)
+    settings = sampling_of(own | {name: value for name, value in given.items() if value is not None}, defaults)
+    fps = scene.fps if chosen.fps is None else chosen.fps
     check_output(chosen.output, scene.max_frames if scene.driving is None else len(scene.driving[scene.cut]), fps)
     require_mlx()
     from ..pipelines.decode import Tiling
@@ -195,29 +143,6 @@ def _keep_report(output: Path, report: str) -> Path:
 
     names = (f"{output.name}.report{f'.{n}' * (n > 1)}.json" for n in itertools.count(1))
     return keep_new_file((output.with_name(name) for name in names), lambda file: file.write(report.encode()))
-
-
-def _settings(preset: Preset, chosen: argparse.Namespace) -> SamplingSettings:
-    basis = preset.settings(
-        chosen.width,
-        chosen.height,
-        steps=chosen.steps,
-        cfg=chosen.cfg,
-        shift=chosen.shift,
-        solver=chosen.solver,
-        grid=chosen.grid,
-    )
-    return replace(
-        basis,
-        seed=chosen.seed,
-        segment_length=chosen.segment_length,
-        segment_overlap=chosen.segment_overlap,
-        pose_rope=chosen.pose_rope,
-        economy=Economy(
-            step_cache=chosen.step_cache, threshold=chosen.cache_threshold, guidance_until=chosen.guidance_until
-        ),
-        continuation=Continuation(history=chosen.history, anchor=chosen.colour_anchor, seed=chosen.segment_seed),
-    )
 
 
 def find_model(chosen: argparse.Namespace) -> Snapshot:

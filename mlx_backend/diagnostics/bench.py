@@ -15,10 +15,12 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..interface.geometry import LatentSize
-from ..interface.ledger import IMAGE_TOKENS, Op, Tokens, dit_pass, total_flops
-from ..interface.sizes import Scail2Config
+from ..interface.sizes import SCAIL2_CLIP, Scail2Config
+from ..interface.tokens import Tokens
+from ..members.scail2 import MEMBER
 from ..models.linear import Linear
 from ..models.scail2 import Reference, Scail2Model, Streams
+from ..planning.ledger import Op, dit_pass, total_flops
 from ..runtime.machine import this_machine
 from ..runtime.memory import bounded_cache
 from ..runtime.probe import Clock
@@ -50,7 +52,7 @@ class Case:
     @property
     def tokens(self) -> Tokens:
         """The tokens of a pass."""
-        return Tokens.of(self.size)
+        return MEMBER.tokens(self.size, 1)
 
     @property
     def name(self) -> str:
@@ -200,7 +202,7 @@ def _forward(case: Case, model: Scail2Model) -> Callable[[], None]:
         driving_mask=None,
         replacement=False,
     )
-    text, clip = (TEXT_TOKENS, model.config.text_dim), (IMAGE_TOKENS, model.config.clip_dim)
+    text, clip = (TEXT_TOKENS, model.config.text_dim), (SCAIL2_CLIP.tokens, model.config.clip_dim)
     context = model.embed_context(drawn(text, mx.float32), drawn(clip, mx.float32))
     conditioning = model.condition(context, shape[1:], streams)
     return lambda: mx.eval(model(latent, TIMESTEP, conditioning, lambda: None))

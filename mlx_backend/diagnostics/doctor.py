@@ -10,12 +10,14 @@ from typing import Any
 import mlx.core as mx
 
 from ..interface.geometry import LatentSize
-from ..interface.ledger import Tokens, dit_pass, total_flops
 from ..interface.machine import memory_budget
-from ..interface.memory import Backend
-from ..interface.planner import Job, ModelSizes, choose
 from ..interface.sizes import SCAIL2_DIT
-from ..interface.storage import Storage, dit_block_bytes
+from ..members.scail2 import MEMBER
+from ..planning.ledger import dit_pass, total_flops
+from ..planning.memory import Backend
+from ..planning.planner import Job, ModelSizes, choose
+from ..planning.storage import Storage
+from ..planning.weights import weights
 from ..runtime.probe import Probe, duration, probe
 from .checks import Check
 from .numerics import Operations, Scale, numeric_checks, scale_for
@@ -90,7 +92,7 @@ def conclude(found: Probe, checks: Sequence[Check], scale: Scale) -> tuple[str, 
     """Say for each size whether it is safe here and how long it takes; pure."""
     lines = [found.sentence]
     for width, height in SIZES:
-        tokens = Tokens.of(LatentSize.of_pixels(FRAMES, width, height))
+        tokens = MEMBER.tokens(LatentSize.of_pixels(FRAMES, width, height), 1)
         faults = [check.name for check in checks if check.verdict == "fault" and check.rows <= tokens.sequence]
         if faults:
             lines.append(f"{width}x{height}, {FRAMES} frames: NOT SAFE on this machine ({'; '.join(faults)}).")
@@ -123,9 +125,11 @@ def _fit(found: Probe, width: int, height: int) -> str:
 
 def pass_flops(width: int, height: int, *, on_gpu: bool, frames: int = FRAMES) -> int:
     """Return the FLOPs of one pass of SCAIL-2 at a size in pixels, with one reference."""
-    return total_flops(dit_pass(SCAIL2_DIT, Tokens.of(LatentSize.of_pixels(frames, width, height)), on_gpu=on_gpu))
+    return total_flops(
+        dit_pass(SCAIL2_DIT, MEMBER.tokens(LatentSize.of_pixels(frames, width, height), 1), on_gpu=on_gpu)
+    )
 
 
 def _streaming(found: Probe) -> Streaming:
     flops = pass_flops(*SIZES[0], on_gpu=found.machine.on_gpu) / SCAIL2_DIT.num_layers
-    return Streaming(dit_block_bytes(SCAIL2_DIT, Storage()), flops / found.rate.flops_per_s)
+    return Streaming(weights(SCAIL2_DIT).block_bytes(Storage()), flops / found.rate.flops_per_s)

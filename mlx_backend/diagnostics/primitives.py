@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from ..interface.ledger import Op
 from ..interface.sizes import Scail2Config
 from ..models.activations import GELUTanh
 from ..models.attention import KeysValues, Rotation
+from ..planning.ledger import Op
 
 COUNTED = ("product", "attention", "norm", "rotation")
 GELU = "ffn.1"

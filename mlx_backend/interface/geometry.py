@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import RequestError
+from .sizes import PATCH
 
 SIZE_STEP = 32  # pixels: VAE stride 8, patch 2, and the driving video at half the size
 SPATIAL_STRIDE = 8
@@ -55,6 +56,16 @@ class LatentSize:
     def of_pixels(cls, frames: int, width: int, height: int) -> LatentSize:
         """Return the latent size of `frames` (4k+1) pictures of width x height pixels."""
         return cls(latent_frames(frames), height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
+
+    @property
+    def pixel_frames(self) -> int:
+        """Pictures that it is decoded to."""
+        return TEMPORAL_STRIDE * (self.frames - 1) + 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its patches."""
+        return self.frames * (self.height // PATCH) * (self.width // PATCH)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -35,12 +35,15 @@ class Limits:
             )
         return cls(**given)
 
+    @property
+    def values(self) -> dict[str, float]:
+        """Those that are no choice, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def changed(self, wanted: object) -> dict[str, float]:
         """Return by name which values of `wanted` have to become which."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: value for name, value in values.items() if value is not None and getattr(wanted, name, value) != value
-        }
+        return {name: value for name, value in self.values.items() if getattr(wanted, name, value) != value}
 
     def held(self, wanted: Wanted) -> Wanted:
         """Return `wanted` with the values that are allowed. Raises what its class raises for values that it refuses."""

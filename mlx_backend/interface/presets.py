@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import RequestError
-from .requests import SamplingSettings
-from .variants import GRIDS, SCAIL2
+from .variants import GRIDS
 
 Row = TypeVar("Row")
 
@@ -31,26 +30,10 @@ class Preset:
     shift: float | None = None
     loras: tuple[tuple[str, float], ...] = ()
 
-    def settings(
-        self,
-        width: int,
-        height: int,
-        *,
-        steps: int | None = None,
-        cfg: float | None = None,
-        shift: float | None = None,
-        solver: str | None = None,
-        grid: str | None = None,
-    ) -> SamplingSettings:
-        """Return the settings at a size in pixels, the given values in place of the preset's. Raises RequestError."""
-        own_shift = upstream_shift(width, height) if self.shift is None else self.shift
-        return SamplingSettings(
-            steps=_first(steps, self.steps),
-            cfg=_first(cfg, self.cfg),
-            shift=_first(shift, own_shift),
-            solver=_first(solver, self.solver),
-            grid=_first(grid, self.grid),
-        )
+    def values(self, width: int, height: int) -> dict[str, Any]:
+        """Return its settings (see interface/settings.py) at a size in pixels."""
+        shift = upstream_shift(width, height) if self.shift is None else self.shift
+        return {"steps": self.steps, "cfg": self.cfg, "shift": shift, "solver": self.solver, "grid": self.grid}
 
     @property
     def needs(self) -> str:
@@ -78,7 +61,6 @@ LORA_FILES = {
     ),
     "DPO": ("wan2.1_SCAIL_2_DPO_lora_bf16", "bias-aware-dpo-lora"),
 }
-NO_PRESET = Preset(steps=SCAIL2.steps, cfg=SCAIL2.cfg, shift=SCAIL2.shift, solver=SCAIL2.solver)
 
 # Width and height in landscape, by the name under which upstream's weights are known.
 SIZES = {"512p (896x512)": (896, 512), "512p (832x480)": (832, 480), "704p (1280x704)": (1280, 704)}
@@ -109,7 +91,3 @@ def _row(what: str, rows: Mapping[str, Row], name: str) -> Row:
     if name not in rows:
         raise RequestError(f"The {what} '{name}' is unknown: choose one of {', '.join(rows)}.")
     return rows[name]
-
-
-def _first(given: Row | None, own: Row) -> Row:
-    return own if given is None else given

@@ -13,7 +13,7 @@ from .draft import DRAFT_FRAMES
 from .errors import RequestError
 from .geometry import check_size
 from .segments import check_segments
-from .variants import GRIDS, MODES, POSE_ROPES, SCAIL2, SOLVERS
+from .variants import GRIDS, MODES, POSE_ROPES, SOLVERS
 
 MAX_STEPS = 1000  # of noise that the model was trained on
 MIN_SHIFT, MAX_SHIFT = 0.01, 100
@@ -66,13 +66,13 @@ class SamplingSettings:
     are rotated, one of POSE_ROPES.
     """
 
-    steps: int = SCAIL2.steps
-    cfg: float = SCAIL2.cfg
-    shift: float = SCAIL2.shift
-    solver: str = SCAIL2.solver
+    steps: int
+    cfg: float
+    shift: float
+    solver: str
     seed: int = 0
-    segment_length: int = SCAIL2.segment_length
-    segment_overlap: int = SCAIL2.segment_overlap
+    segment_length: int
+    segment_overlap: int
     economy: Economy = Economy()
     grid: str = GRIDS[0]
     continuation: Continuation = Continuation()
@@ -81,9 +81,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         """Raise RequestError for values no run can have."""
         if not 1 <= self.steps <= MAX_STEPS:
-            raise RequestError(
-                f"The number of steps is {self.steps}, but it must be 1 to {MAX_STEPS} (usual: {SCAIL2.steps})."
-            )
+            raise RequestError(f"The number of steps is {self.steps}, but it must be 1 to {MAX_STEPS} (usual: 40).")
         if self.solver not in SOLVERS:
             raise RequestError(f"The solver '{self.solver}' is unknown: choose one of {', '.join(SOLVERS)}.")
         if self.grid not in GRIDS:
@@ -149,14 +147,14 @@ class Scene:
     reference_masks: np.ndarray | None = None
     driving_mask: np.ndarray | None = None
     mode: str = MODES[0]
-    width: int = SCAIL2.width
-    height: int = SCAIL2.height
+    width: int
+    height: int
     start_frame: int = 0
     max_frames: int = 0
     follow_orientation: bool = True
     black_background: bool = True
     draft: bool = False
-    fps: float = SCAIL2.fps
+    fps: float
 
     def __post_init__(self) -> None:
         """Raise RequestError for settings that fit no picture."""

@@ -94,6 +94,11 @@ class ClipConfig:
     image_size: int
     eps: float = 1e-5
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens a picture has: its patches and one for the whole."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
 
 # SCAIL-2 as published (config.json and headers of zai-org/SCAIL-2), whose other parts are Wan 2.1's.
 SCAIL2_DIT = Scail2Config(

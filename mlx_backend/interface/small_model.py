@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .requests import SamplingSettings
-
 ASSETS = Path(__file__).parents[2] / "assets"
 SMALL_MODEL = ASSETS / "puppets"
-SMALL_SETTINGS = SamplingSettings(steps=12, shift=5.0)
+SMALL_SETTINGS = {"steps": 12, "shift": 5.0}

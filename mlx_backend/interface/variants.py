@@ -15,28 +15,14 @@ END_TOKEN = 1  # </s> of every UMT5 tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
-    """What a run of a member starts from: those of its publisher's program; `fps` is that of its training."""
+    """What a run of a member starts from: those of its publisher's program; `driving_fps` is that of its training."""
 
     width: int
     height: int
-    fps: float
+    driving_fps: float
     steps: int
     cfg: float
     shift: float
     solver: str
     segment_length: int
     segment_overlap: int
-
-
-# Defaults of upstream's command line (`generate.py` of zai-org/SCAIL-2); fps is that of training.
-SCAIL2 = Defaults(
-    width=896,
-    height=512,
-    fps=16.0,
-    steps=40,
-    cfg=5.0,
-    shift=3.0,
-    solver="unipc",
-    segment_length=81,
-    segment_overlap=5,
-)

@@ -8,8 +8,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from typing import TYPE_CHECKING
 
+from ..interface.sizes import WanConfig
 from .member import Member
+
+if TYPE_CHECKING:
+    from ..models.wan import WanModel
 
 
 @cache
@@ -22,6 +27,12 @@ def members() -> tuple[Member, ...]:
 def member_named(name: str) -> Member:
     """Return the member of a name."""
     return next(row for row in members() if row.name == name)
+
+
+def network_of(config: WanConfig) -> WanModel:
+    """Return the transformer that a configuration is of, without weights: the member's that has this kind of one."""
+    owner = next((type(row) for row in members() if row.config_type is type(config)), Member)
+    return owner.network(config, None)
 
 
 def titles() -> str:

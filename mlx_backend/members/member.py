@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from ..interface.events import Listener
 from ..interface.geometry import LatentSize
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.segments import Segment, SegmentPlan, plan_segments
-from ..interface.sizes import WanConfig
+from ..interface.sizes import SCAIL2_CLIP, WanConfig
 from ..interface.tiling import Tiling
+from ..interface.tokens import Surroundings, Tokens
 from ..interface.variants import Defaults
 from .signature import Signature
 
@@ -127,16 +128,33 @@ class Member:
     defaults: Defaults
     signature: Signature
     sizes: tuple[tuple[str, str, int], ...] = ()
+    config_type: ClassVar[type[WanConfig]] = WanConfig
 
     def config(self, sizes: Mapping[str, Any]) -> WanConfig:
         """Return its configuration from the sizes of every Wan model and its own `sizes`."""
         return WanConfig(**sizes)
 
-    def network(self, config: WanConfig, compute_dtype: Any) -> WanModel:
+    @staticmethod
+    def network(config: WanConfig, compute_dtype: Any) -> WanModel:
         """Return its diffusion transformer without weights, for products in an MLX dtype (None: the weights')."""
         from ..models.wan import WanModel
 
         return WanModel(config, compute_dtype)
+
+    def surroundings(self, size: LatentSize, references: int) -> Surroundings:  # noqa: ARG002 - for those that have any
+        """Return what a segment of this size has beside its video, with so many reference pictures."""
+        return Surroundings()
+
+    def tokens(self, size: LatentSize, references: int) -> Tokens:
+        """Return the tokens of a pass over a segment of this size, with a CLIP tower as published."""
+        around = self.surroundings(size, references)
+        image = SCAIL2_CLIP.tokens if "clip" in self.components else 0
+        return Tokens(video=size.tokens, before=around.before, after=around.after, image=image)
+
+    def tokens_of(self, run: PreparedRun) -> list[Tokens]:
+        """Return the tokens of a pass over each segment of a run."""
+        sizes = (LatentSize.of_pixels(segment.frames, *run.scene.size) for segment in run.plan.segments)
+        return [self.tokens(size, len(run.scene.references)) for size in sizes]
 
     def prepare(
         self,

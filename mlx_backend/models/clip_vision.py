@@ -76,10 +76,9 @@ class ClipVision(nn.Module):
     def __init__(self, config: ClipConfig, compute_dtype: mx.Dtype | None = None):
         super().__init__()
         self._config = config
-        patches = (config.image_size // config.patch_size) ** 2
         self.patch_embedding = PatchConvolution(config.dim, config.patch_size)
         self.cls_embedding = mx.zeros((1, 1, config.dim))
-        self.pos_embedding = mx.zeros((1, 1 + patches, config.dim))
+        self.pos_embedding = mx.zeros((1, config.tokens, config.dim))
         self.pre_norm = LayerNorm(config.dim, config.eps)
         self.transformer = [Block(config, compute_dtype) for _ in range(config.num_layers)]
         self.post_norm = LayerNorm(config.dim, config.eps)

@@ -11,9 +11,10 @@ import numpy as np
 from ..interface.errors import RequestError
 from ..interface.events import Listener
 from ..interface.geometry import LATENT_CHANNELS, LatentSize
-from ..interface.ledger import Tokens
 from ..interface.requests import SamplingSettings
+from ..interface.tokens import Tokens
 from ..interface.variants import MODES
+from ..members.scail2 import MEMBER
 from ..members.scail2.comfy_streams import ComfyCondition, applying, check_size
 from ..models.attention import Context
 from ..models.conditioning import Conditioning, Known
@@ -103,7 +104,7 @@ class ComfyMaterial:
     @property
     def tokens(self) -> list[Tokens]:
         """See Material."""
-        return [Tokens.of(size, self.references) for size in self.sizes]
+        return [MEMBER.tokens(size, self.references) for size in self.sizes]
 
     @property
     def plan(self) -> None:

@@ -10,11 +10,11 @@ import mlx.core as mx
 
 from ..interface.errors import NumericsError, RequestError
 from ..interface.events import Listener
-from ..interface.planner import RunPlan
 from ..interface.requests import SamplingSettings
 from ..interface.sizes import WanConfig
 from ..models.conditioning import Conditioning, Known
 from ..models.wan import WanModel
+from ..planning.planner import RunPlan
 from ..runtime.memory import wired
 from ..sampling.economy import Passes, segment_velocity
 from ..sampling.guidance import Velocity

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ..interface.errors import DependencyError, RequestError, WeightsError
 from ..interface.events import Listener
-from ..interface.geometry import LatentSize
-from ..interface.ledger import Tokens
 from ..interface.limits import Limits
 from ..interface.requests import SamplingSettings, Scene
-from ..interface.variants import SCAIL2
+from ..interface.settings import sampling_of, scene_of
 from ..members.member import PreparedRun
+from ..members.scail2 import MEMBER
 from ..members.scail2.input_sheet import input_sheet, raw_sheet
 from ..members.scail2.inspection import Finding, FindingListener, inspect_people
 from ..members.scail2.prepared import prepare_run
@@ -26,44 +25,6 @@ if TYPE_CHECKING:  # the store imports MLX, and the check says so where there is
     from .store import Handle
 
 Made = TypeVar("Made")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choices:
-    """What a user has set, not checked yet: see Scene and SamplingSettings. `fps` is the driving video's."""
-
-    mode: str
-    width: int
-    height: int
-    fps: float = SCAIL2.fps
-    segment_length: int = SCAIL2.segment_length
-    segment_overlap: int = SCAIL2.segment_overlap
-    start_frame: int = 0
-    max_frames: int = 0
-    follow_orientation: bool = True
-    black_background: bool = True
-    steps: int = SCAIL2.steps
-    cfg: float = SCAIL2.cfg
-
-    def scene(self, pictures: Scene) -> Scene:
-        """Return the pictures as they are to be used. Raises RequestError for settings that fit none."""
-        return replace(
-            pictures,
-            mode=self.mode,
-            width=self.width,
-            height=self.height,
-            fps=self.fps,
-            start_frame=self.start_frame,
-            max_frames=self.max_frames,
-            follow_orientation=self.follow_orientation,
-            black_background=self.black_background,
-        )
-
-    def settings(self) -> SamplingSettings:
-        """Return how the sampler is to work. Raises RequestError for values that no run can have."""
-        return SamplingSettings(
-            steps=self.steps, cfg=self.cfg, segment_length=self.segment_length, segment_overlap=self.segment_overlap
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -97,35 +58,40 @@ class InputCheck:
 
 
 def check_inputs(
-    pictures: Scene, choices: Choices, dit: Handle | None, vae: Handle | None, listener: Listener
+    pictures: Mapping[str, np.ndarray | None],
+    given: Mapping[str, Any],
+    dit: Handle | None,
+    vae: Handle | None,
+    listener: Listener,
 ) -> InputCheck:
-    """Check the pictures of a scene, whose other values are those of `choices`, as the sampler would, and look closer.
+    """Check the `pictures` of a Scene by name, and settings that may be impossible, as the sampler would; look closer.
 
     What the sampler would raise becomes a finding; what depends on it is left out. Memory is predicted for the DiT and
     VAE given, else for SCAIL-2 as published. Raises RequestError only where there is no picture to show, and whatever
     the listener raises to stop.
     """
-    told = FindingListener(listener)
+    told, defaults = FindingListener(listener), MEMBER.defaults
     if dit is not None:
         limits = _tried(lambda: Limits.of(dit.store.snapshot.settings), told)
-        choices = choices if limits is None else limits.held(choices)
-    settings = _tried(choices.settings, told)
-    scene = _tried(lambda: choices.scene(pictures), told)
+        given = given if limits is None else {**given, **limits.values}
+    settings = _tried(lambda: sampling_of(given, defaults), told)
+    scene = _tried(lambda: scene_of(given, pictures, defaults), told)
     run: PreparedRun | None = None
     if scene is not None:
-        run = _tried(lambda: prepare_run(scene.references[:1], scene, settings or SamplingSettings(), told), told)
+        usual = settings or sampling_of({}, defaults)
+        run = _tried(lambda: prepare_run(scene.references[:1], scene, usual, told), told)
     if run is None:
         sheet = raw_sheet(pictures)
         if sheet is None:
             raise RequestError(" ".join(finding.sentence for finding in told.findings if finding.is_error))
         return InputCheck(sheet=sheet, findings=tuple(told.findings), plan=())
     if settings is not None:
-        for sentence in _plan(run, len(pictures.driving), choices, settings):
+        for sentence in _plan(run, scene, settings):
             told.note(sentence)
-    inspect_people(run.scene, choices.start_frame, told)
+    inspect_people(run.scene, scene.start_frame, told)
     if settings is not None:
         _predict(run, settings, dit, vae, told)
-    sheet = input_sheet(run.scene, run.plan, choices.start_frame)
+    sheet = input_sheet(run.scene, run.plan, scene.start_frame)
     return InputCheck(sheet=sheet, findings=tuple(told.findings), plan=tuple(told.notes))
 
 
@@ -138,17 +104,18 @@ def _tried(make: Callable[[], Made], told: FindingListener) -> Made | None:
         return None
 
 
-def _plan(run: PreparedRun, given: int, choices: Choices, settings: SamplingSettings) -> Iterator[str]:
+def _plan(run: PreparedRun, scene: Scene, settings: SamplingSettings) -> Iterator[str]:
     """Yield what will be made, of how many segments, in how many passes."""
     frames, segments, (width, height) = run.plan.frames, run.plan.segments, run.scene.size
-    turned = ", turned as the reference is" if (width, height) != (choices.width, choices.height) else ""
+    given = len(scene.driving)
+    turned = ", turned as the reference is" if (width, height) != (scene.width, scene.height) else ""
     if frames == 1:
-        yield f"A still picture of {width} x {height} pixels{turned}, from frame {choices.start_frame} of {given}."
+        yield f"A still picture of {width} x {height} pixels{turned}, from frame {scene.start_frame} of {given}."
     else:
-        part = f"frames {choices.start_frame} to {choices.start_frame + frames - 1} of {given}"
+        part = f"frames {scene.start_frame} to {scene.start_frame + frames - 1} of {given}"
         yield (
             f"{frames} frames of {width} x {height} pixels{turned}, from {part} of the driving video: "
-            f"{frames / choices.fps:.2f} s at {choices.fps:g} fps."
+            f"{frames / scene.fps:.2f} s at {scene.fps:g} fps."
         )
     lengths = Counter(segment.frames for segment in segments)
     made = " and ".join(f"{count} of {length} frame{'s' * (length != 1)}" for length, count in lengths.items())
@@ -156,8 +123,7 @@ def _plan(run: PreparedRun, given: int, choices: Choices, settings: SamplingSett
     surplus = run.plan.padded_frames - frames
     cut = f"; {surplus} at the end {'is' if surplus == 1 else 'are'} cut off again" if surplus else ""
     yield f"{len(segments)} segment{'s' * (len(segments) != 1)}: {made}{joined}{cut}."
-    size = LatentSize.of_pixels(segments[0].frames, width, height)
-    tokens = Tokens.of(size, len(run.scene.references)).sequence
+    tokens = max(each.sequence for each in MEMBER.tokens_of(run))
     guidance = f"with guidance (cfg {settings.cfg:g})" if settings.is_guided else "without guidance"
     yield (
         f"{settings.steps} step{'s' * (settings.steps != 1)} {guidance}: {settings.passes} passes of the model per "
@@ -177,7 +143,7 @@ def _predict(
         published = " and ".join(name for name, part in (("model", dit), ("vae", vae)) if part is None)
         if published:
             told.note(f"For {published} as published; connect {published} to plan for your own files:")
-        forecast(plan, run, settings, budget_of(dit), told)
+        forecast(plan, MEMBER.tokens_of(run), settings, budget_of(dit), told)
     except (DependencyError, WeightsError) as error:
         told.error(str(error))
     except RequestError as error:

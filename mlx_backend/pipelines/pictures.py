@@ -11,10 +11,10 @@ import numpy as np
 
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize
-from ..interface.ledger import Tokens
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.segments import SegmentPlan
-from ..members.member import EncodedPictures, Encoding, PreparedRun
+from ..interface.tokens import Tokens
+from ..members.member import EncodedPictures, Encoding, Member, PreparedRun
 from ..models.attention import Context
 from ..models.conditioning import Known
 from ..models.wan import WanModel
@@ -24,7 +24,7 @@ from .denoising import Conditions, MakeConditions, check_widths
 from .latents import SegmentLatents
 from .limits import held_to_limits
 from .picture import encode_picture
-from .planning import plan_run, planned_tiling, tokens_of
+from .planning import plan_run, planned_tiling
 from .reports import ShareReport
 from .run import Run, Session
 from .sample import sample
@@ -39,6 +39,7 @@ class PictureMaterial:
     `clip_tokens` [257, dim]: what another program's CLIP has made, in place of ours.
     """
 
+    member: Member
     run: PreparedRun
     text: Prompts | TextFeatures
     clip_tokens: np.ndarray | None = None
@@ -51,7 +52,7 @@ class PictureMaterial:
     @property
     def tokens(self) -> list[Tokens]:
         """See Material."""
-        return tokens_of(self.run)
+        return self.member.tokens_of(self.run)
 
     @property
     def plan(self) -> SegmentPlan:
@@ -166,10 +167,11 @@ def prepare(
     scene, settings = held_to_limits(models.dit, scene, settings, listener)
     models = models.needed
     check_models(models)
-    prepared = models.dit.store.member.prepare(clip_picture, scene, settings, listener)
+    member = models.dit.store.member
+    prepared = member.prepare(clip_picture, scene, settings, listener)
     tell_plan(prepared.plan, scene.fps, listener)
     how = plan_run(models.dit, models.vae, models.text_encoder, models.clip, prepared)
-    material = PictureMaterial(prepared, text, clip_tokens)
+    material = PictureMaterial(member, prepared, text, clip_tokens)
     return Run(models=models, material=material, settings=settings, how=how, facts=_facts(scene))
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..interface.chunks import dispatch_limit
 from ..interface.events import Listener
-from ..interface.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE, LatentSize
-from ..interface.ledger import Tokens, dit_pass, total_flops
+from ..interface.geometry import SPATIAL_STRIDE, LatentSize
 from ..interface.machine import memory_budget
-from ..interface.memory import Backend
-from ..interface.planner import PHASES, TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
 from ..interface.requests import SamplingSettings
 from ..interface.segments import Segment, SegmentPlan
 from ..interface.tiling import Tiling
+from ..interface.tokens import Tokens
 from ..interface.variants import RESIDENCIES
-from ..members.member import PreparedRun
+from ..members.member import Member, PreparedRun
+from ..members.scail2 import MEMBER as SCAIL2_MEMBER
+from ..planning.ledger import dit_pass, total_flops
+from ..planning.memory import Backend
+from ..planning.planner import PHASES, TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
 from ..runtime.machine import this_machine
 from ..runtime.probe import Probe, probe
 from ..weights.checkpoints.components import PartSizes
@@ -35,10 +37,12 @@ def plan_run(
     A part that is None counts as published; without a DiT, the machine alone says what is allowed. Raises RequestError,
     with what would fit, when it cannot be done, and WeightsError for a damaged file.
     """
-    sizes = (None if part is None else sizes_of(part) for part in (dit, vae, text_encoder, clip))
-    diffusion, autoencoder, text, vision = sizes
-    model = model_sizes(dit=diffusion, vae=autoencoder, clip=vision, text=text)
-    return _choose(dit, model, diffusion, _job(run.plan, *run.scene.size, len(run.scene.references)))
+    given = {"dit": dit, "vae": vae, "t5_encoder": text_encoder, "clip": clip}
+    model = model_sizes(
+        SCAIL2_MEMBER if dit is None else dit.store.member,
+        {component: sizes_of(part) for component, part in given.items() if part is not None},
+    )
+    return _choose(dit, model, _job(run.plan, *run.scene.size, len(run.scene.references)))
 
 
 def plan_denoising(dit: Handle, size: LatentSize, references: int) -> RunPlan:
@@ -46,22 +50,18 @@ def plan_denoising(dit: Handle, size: LatentSize, references: int) -> RunPlan:
 
     ComfyUI's own VAE, which stays in memory, counts as one of ours.
     """
-    diffusion = sizes_of(dit)
-    frames = TEMPORAL_STRIDE * (size.frames - 1) + 1
-    plan = SegmentPlan((Segment(0, frames, 0),), frames, 1)
+    plan = SegmentPlan((Segment(0, size.pixel_frames, 0),), size.pixel_frames, 1)
     job = _job(plan, SPATIAL_STRIDE * size.width, SPATIAL_STRIDE * size.height, references)
-    return _choose(dit, model_sizes(dit=diffusion), diffusion, job, ("load", "denoise"))
+    return _choose(dit, model_sizes(dit.store.member, {"dit": sizes_of(dit)}), job, ("load", "denoise"))
 
 
-def _choose(
-    dit: Handle | None, model: ModelSizes, diffusion: PartSizes | None, job: Job, only: tuple[str, ...] = PHASES
-) -> RunPlan:
+def _choose(dit: Handle | None, model: ModelSizes, job: Job, only: tuple[str, ...] = PHASES) -> RunPlan:
     loras = () if dit is None else dit.loras
     model = replace(model, lora_bytes=sum(lora.path.stat().st_size for lora in loras if lora.path.is_file()))
     budget = budget_of(dit)
     limit = dispatch_limit(machine_probe().rate.flops_per_s)
     machine = this_machine()
-    compute = machine.block_dtype if diffusion is None else diffusion.compute
+    compute = machine.block_dtype if dit is None else sizes_of(dit).compute
     backend = Backend(on_gpu=machine.on_gpu, compute=compute, dispatch_flops=limit)
     residency = RESIDENCIES[0] if dit is None else dit.store.residency
     plan = choose(model, job, budget, backend, residency=residency, only=only)
@@ -69,23 +69,10 @@ def _choose(
     return plan
 
 
-def tokens_of(run: PreparedRun) -> list[Tokens]:
-    """Return the tokens of a pass over each segment of a run."""
-    references = len(run.scene.references)
-    return [
-        Tokens.of(LatentSize.of_pixels(segment.frames, *run.scene.size), references) for segment in run.plan.segments
-    ]
-
-
-def forecast(plan: RunPlan, run: PreparedRun, settings: SamplingSettings, budget: int, listener: Listener) -> None:
-    """Tell the user how the run will be done, what it will hold and how long it will take at least."""
-    forecast_passes(plan, tokens_of(run), settings, budget, listener)
-
-
-def forecast_passes(
+def forecast(
     plan: RunPlan, tokens: Sequence[Tokens], settings: SamplingSettings, budget: int, listener: Listener
 ) -> None:
-    """As `forecast`, for segments of which each pass has so many tokens."""
+    """Tell the user how segments whose passes have so many tokens will be made, in what memory, how fast at best."""
     found = machine_probe()
     passes = settings.passes
     flops = sum(
@@ -110,7 +97,7 @@ def decode_tiling(vae: Handle, latents: SegmentLatents) -> Tiling | None:
     """Return the largest tiles in which the latents can be decoded in the memory allowed, None: whole frames."""
     height, width = latents.segments[0].shape[2:]
     job = _job(latents.plan, SPATIAL_STRIDE * width, SPATIAL_STRIDE * height)
-    model = model_sizes(vae=sizes_of(vae))
+    model = model_sizes(SCAIL2_MEMBER, {"vae": sizes_of(vae)})
     backend = Backend(on_gpu=this_machine().on_gpu, compute="float32")
     for tile in TILES:
         plan = predict(model, job, backend, "streamed", tile)
@@ -156,21 +143,8 @@ def _tiling(tile: int) -> Tiling | None:
     return Tiling(tile, SPATIAL_STRIDE) if tile else None
 
 
-def model_sizes(
-    *,
-    dit: PartSizes | None = None,
-    vae: PartSizes | None = None,
-    clip: PartSizes | None = None,
-    text: PartSizes | None = None,
-) -> ModelSizes:
-    """Return the sizes of a model whose parts that are not given are as published."""
-    model = ModelSizes()
-    if dit is not None:
-        model = replace(model, dit=dit.config, dit_storage=dit.storage)
-    if vae is not None:
-        model = replace(model, vae=vae.config, vae_storage=vae.storage)
-    if clip is not None:
-        model = replace(model, clip=clip.config, clip_storage=clip.storage)
-    if text is not None:
-        model = replace(model, text=text.config, text_storage=text.storage)
-    return model
+def model_sizes(member: Member, parts: Mapping[str, PartSizes]) -> ModelSizes:
+    """Return the sizes of a member whose components that are not among `parts` are as published."""
+    named = {name.replace("t5_encoder", "text"): part for name, part in parts.items()}
+    configs = {name: part.config for name, part in named.items()}
+    return ModelSizes(member=member, **configs, **{f"{name}_storage": part.storage for name, part in named.items()})

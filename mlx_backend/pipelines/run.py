@@ -11,12 +11,12 @@ import numpy as np
 
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize
-from ..interface.ledger import Tokens
-from ..interface.planner import RunPlan
 from ..interface.requests import SamplingSettings
 from ..interface.segments import SegmentPlan
+from ..interface.tokens import Tokens
 from ..models.conditioning import Known
 from ..models.wan import WanModel
+from ..planning.planner import RunPlan
 from .denoising import MakeConditions
 from .store import Handle, Models
 from .text import Prompts

@@ -13,7 +13,7 @@ from ..interface.segments import SegmentPlan
 from ..runtime.memory import bounded_cache
 from .denoising import Denoising, dit_in_place
 from .finished import FinishedSegments
-from .planning import budget_of, forecast_passes
+from .planning import budget_of, forecast
 from .run import Run, Session
 from .store import enter
 
@@ -25,7 +25,7 @@ def sample(run: Run, session: Session) -> tuple[np.ndarray, ...]:
     and whatever the listener raises to stop.
     """
     listener, settings, segments = session.listener, run.settings, len(run.material.sizes)
-    forecast_passes(run.how, run.material.tokens, settings, budget_of(run.models.dit), listener)
+    forecast(run.how, run.material.tokens, settings, budget_of(run.models.dit), listener)
     with bounded_cache():
         material = run.material.ready(run, session)
         finished = FinishedSegments.of(session.kept, run, material)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ...interface.events import Listener
+from ...interface.geometry import LATENT_CHANNELS, SPATIAL_STRIDE, LatentSize
 from ...interface.requests import SamplingSettings, Scene
-from ...interface.sizes import Scail2Config
-from ...interface.variants import SCAIL2
+from ...interface.sizes import SCAIL2_DIT, Scail2Config, WanConfig
+from ...interface.tokens import Surroundings
 from ..member import Member, PreparedRun
 from ..signature import IMAGE_BRANCH, Signature
+from .defaults import SCAIL2
 
 if TYPE_CHECKING:
     from ...models.scail2 import Scail2Model
@@ -23,15 +25,37 @@ if TYPE_CHECKING:
 class Scail2(Member):
     """A Wan 2.1 image-to-video transformer with two stems more."""
 
+    config_type: ClassVar[type[WanConfig]] = Scail2Config
+
     def config(self, sizes: Mapping[str, Any]) -> Scail2Config:
         """Return its configuration: the stem of the driving video takes the same latents as the video's."""
         return Scail2Config(**sizes, pose_dim=sizes["in_dim"])
 
-    def network(self, config: Scail2Config, compute_dtype: Any) -> Scail2Model:
+    @staticmethod
+    def network(config: Scail2Config, compute_dtype: Any) -> Scail2Model:
         """Return its diffusion transformer without weights."""
         from ...models.scail2 import Scail2Model
 
         return Scail2Model(config, compute_dtype)
+
+    def surroundings(self, size: LatentSize, references: int) -> Surroundings:
+        """Every reference is a frame; the driving video has half the size. Each comes with a mask."""
+        width, height, frames = size.width * SPATIAL_STRIDE, size.height * SPATIAL_STRIDE, size.pixel_frames
+        before, after = size.tokens // size.frames * references, size.tokens // 4
+        pixels = size.height * size.width
+        return Surroundings(
+            before=before,
+            after=after,
+            stems={
+                "patch_embedding": (before,),
+                "patch_embedding_pose": (after,),
+                "patch_embedding_mask": (before, after),
+            },
+            numbers=(references * pixels + size.frames * pixels // 4) * (LATENT_CHANNELS + SCAIL2_DIT.mask_dim),
+            shared=(("a reference", 1, width, height),) * references,
+            encoded=(("the driving video", frames, width // 2, height // 2),),
+            pictures=("driving video, its mask and the result", 3),
+        )
 
     def prepare(
         self, clip_picture: np.ndarray | None, scene: Scene, settings: SamplingSettings, listener: Listener

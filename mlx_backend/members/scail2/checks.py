@@ -6,7 +6,8 @@ import numpy as np
 
 from ...interface.errors import RequestError
 from ...interface.events import Listener
-from ...interface.variants import MODES, SCAIL2
+from ...interface.variants import MODES
+from .defaults import SCAIL2
 from .masks import IDENTITIES, PERSON_THRESHOLD, THRESHOLD, WHITE, planes
 
 EMPTY_SHARE = 1e-4  # share of a frame below which a person is too small to see
@@ -57,10 +58,11 @@ def checked_pixels(
 
 def check_rate(fps: float, frames: int, listener: Listener) -> None:
     """Warn when `frames` frames at `fps` per second are not at the rate that the model was trained on."""
-    if frames > 1 and abs(fps - SCAIL2.fps) > NEAR_RATE:
+    trained = SCAIL2.driving_fps
+    if frames > 1 and abs(fps - trained) > NEAR_RATE:
         listener.warn(
-            f"The driving video has {fps:g} frames per second, and SCAIL-2 was trained on {SCAIL2.fps:g}: it will "
-            f"see the motion {fps / SCAIL2.fps:.2g} times as slow. Bring it to {SCAIL2.fps:g} first "
+            f"The driving video has {fps:g} frames per second, and SCAIL-2 was trained on {trained:g}: it will "
+            f"see the motion {fps / trained:.2g} times as slow. Bring it to {trained:g} first "
             "(Scail2ResampleFps), and back after decoding."
         )
 

@@ -12,7 +12,7 @@ from ...interface.errors import RequestError
 from ...interface.events import Listener
 from ...interface.geometry import check_size, oriented_size
 from ...interface.requests import check_mode
-from ...interface.variants import MODES, SCAIL2
+from ...interface.variants import MODES
 from ...media.resize import MASK, PHOTO, fit, resized
 from ...media.video import to_uint8
 from .checks import EMPTY_SHARE, check_mask, checked_pixels
@@ -38,8 +38,8 @@ class Framing:
 
     mode: str = MODES[0]
     method: str = METHODS[0]
-    width: int = SCAIL2.width
-    height: int = SCAIL2.height
+    width: int
+    height: int
     start_frame: int = 0
 
     def __post_init__(self) -> None:

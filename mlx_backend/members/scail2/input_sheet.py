@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from ...interface.requests import Scene
 from ...interface.segments import Segment, SegmentPlan
 from ...media.contact_sheet import contact_sheet
 from ...media.resize import halved
@@ -52,22 +53,23 @@ def input_sheet(scene: PreparedScene, plan: SegmentPlan, first: int) -> np.ndarr
     return contact_sheet(rows, height=HEIGHT)
 
 
-def raw_sheet(scene: Scene) -> np.ndarray | None:
-    """Return a sheet of what is connected, as far as it can be shown: for a scene that cannot be prepared."""
+def raw_sheet(pictures: Mapping[str, np.ndarray | None]) -> np.ndarray | None:
+    """Return a sheet of the pictures of a Scene, by name, as far as they can be shown: for one that cannot be made."""
     rows = []
-    for name, given in (
-        ("reference image", scene.references),
-        ("reference mask", scene.reference_masks),
-        ("driving video", scene.driving),
-        ("driving mask", scene.driving_mask),
-    ):
+    named = {
+        "reference image": "references",
+        "reference mask": "reference_masks",
+        "driving video": "driving",
+        "driving mask": "driving_mask",
+    }
+    for name, given in ((name, pictures.get(field)) for name, field in named.items()):
         if given is None or given.ndim not in (3, 4) or 0 in given.shape or (given.ndim == 4 and given.shape[3] != 3):
             continue
         moments = _moments(len(given))
         frames = np.nan_to_num(given[moments].astype(np.float32))
-        pictures = frames if given.ndim == 4 else np.repeat(frames[..., None], 3, axis=-1)
+        shown = frames if given.ndim == 4 else np.repeat(frames[..., None], 3, axis=-1)
         numbers = ", ".join(map(str, moments))
-        rows.append((f"{name} as connected, {numbers} of {len(given)}, {given.shape[2]} x {given.shape[1]}", pictures))
+        rows.append((f"{name} as connected, {numbers} of {len(given)}, {given.shape[2]} x {given.shape[1]}", shown))
     return contact_sheet(rows, height=HEIGHT) if rows else None
 
 

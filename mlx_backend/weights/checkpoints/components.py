@@ -11,7 +11,6 @@ import mlx.core as mx
 
 from ...interface.events import LOGGER
 from ...interface.sizes import ClipConfig, UMT5Config, VAEConfig, WanConfig
-from ...interface.storage import Storage
 from ...members import member_named
 from ...models.clip_vision import ClipVision
 from ...models.linear import PackedLinear
@@ -19,6 +18,7 @@ from ...models.offload import BlockNetwork
 from ...models.umt5 import UMT5Encoder
 from ...models.vae21 import WanVAE21
 from ...models.wan import WanModel
+from ...planning.storage import Storage
 from ...runtime.crossover import few_rows
 from ...runtime.device import compute_dtype
 from ..formats.arrays import MLX_DTYPES

@@ -10,18 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .chunks import ATTENTION_SCORE_BYTES, CPU_PATCH_BYTES
-from .geometry import SPATIAL_STRIDE
+from ..interface.chunks import ATTENTION_SCORE_BYTES, CPU_PATCH_BYTES
+from ..interface.geometry import SPATIAL_STRIDE
+from ..interface.sizes import VAEConfig
 from .memory import Backend, Moment
-from .sizes import VAEConfig
 from .storage import FLOAT32
 from .vae_units import Conv, Unit, Volume, decoder_units, encoder_units
 
-RESIDUAL_REACH = 2
 # Metal's Winograd kernels turn tiles of 6x6 pixels into 8x8 numbers, before the product and after it.
 WINOGRAD = (8 / 6) ** 2
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +170,10 @@ def _extents(
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         for i in range(len(fine) - 1, -1, -1):
             made = stop - start
-            start, stop = _needs(fine[i], start, stop)
+            start, stop = fine[i].needs(start, stop)
             start, stop = max(start, 0), min(stop, side(fine[i].taken))
             found[i] = (max(found[i][0], stop - start), max(found[i][1], made))
     return found
-
-
-def _needs(unit: Unit, start: int, stop: int) -> Span:
-    if unit.kind == "residual":
-        return start - RESIDUAL_REACH, stop + RESIDUAL_REACH
-    if unit.kind == "up":
-        return (start - 1) // 2, -(-(stop + 1) // 2)
-    if unit.kind == "down":
-        return 2 * start, 2 * stop + 1
-    return start - 1, stop + 1
 
 
 def _resized(unit: Unit, rows: tuple[int, int], columns: tuple[int, int]) -> Unit:

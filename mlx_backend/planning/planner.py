@@ -6,10 +6,24 @@ import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .errors import RequestError
-from .geometry import LatentSize
-from .ledger import Tokens
-from .machine import CACHE_BYTES
+from ..interface.errors import RequestError
+from ..interface.geometry import LatentSize
+from ..interface.machine import CACHE_BYTES
+from ..interface.segments import SegmentPlan, plan_segments
+from ..interface.sizes import (
+    SCAIL2_CLIP,
+    SCAIL2_DIT,
+    SCAIL2_UMT5,
+    SCAIL2_VAE,
+    ClipConfig,
+    UMT5Config,
+    VAEConfig,
+    WanConfig,
+)
+from ..interface.tokens import Surroundings, Tokens
+from ..interface.variants import MAX_TEXT_TOKENS
+from ..members.member import Member
+from ..members.scail2 import MEMBER
 from .memory import (
     METAL,
     Backend,
@@ -21,21 +35,9 @@ from .memory import (
     segment_terms,
     text_moment,
 )
-from .segments import SegmentPlan, plan_segments
-from .sizes import (
-    SCAIL2_CLIP,
-    SCAIL2_DIT,
-    SCAIL2_UMT5,
-    SCAIL2_VAE,
-    ClipConfig,
-    Scail2Config,
-    UMT5Config,
-    VAEConfig,
-)
-from .storage import FLOAT32, Storage, clip_bytes, clip_tokens, dit_bytes, dit_rest_bytes
+from .storage import FLOAT32, Storage
 from .vae_memory import VAEWork, between_bytes, decoding, encoding
-from .vae_units import vae_parameters
-from .variants import MAX_TEXT_TOKENS, SCAIL2
+from .weights import weights
 
 PHASES = ("load", "text", "clip", "encode", "denoise", "decode")
 TILES = (0, 512, 384, 256, 192, 128)  # pixels; 0: whole frames
@@ -48,9 +50,10 @@ RGB = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSizes:
-    """The four networks and how each is stored, by default SCAIL-2 as published, and the bytes of the DiT's LoRAs."""
+    """A member's networks and how each is stored, by default SCAIL-2 as published, and the bytes of the DiT's LoRAs."""
 
-    dit: Scail2Config = SCAIL2_DIT
+    member: Member = MEMBER
+    dit: WanConfig = SCAIL2_DIT
     vae: VAEConfig = SCAIL2_VAE
     text: UMT5Config = SCAIL2_UMT5
     clip: ClipConfig = SCAIL2_CLIP
@@ -63,23 +66,33 @@ class ModelSizes:
     @property
     def vae_bytes(self) -> int:
         """Bytes of the VAE."""
-        return vae_parameters(self.vae) * self.vae_storage.width
+        return weights(self.vae).bytes(self.vae_storage)
 
     def dit_kept_bytes(self, residency: str) -> int:
         """Bytes of the DiT that stay in memory: all, or what lies outside the blocks; LoRAs always."""
-        kept = dit_rest_bytes if residency == "streamed" else dit_bytes
-        return kept(self.dit, self.dit_storage) + self.lora_bytes
+        made = weights(self.dit)
+        kept = made.rest_bytes if residency == "streamed" else made.bytes
+        return kept(self.dit_storage) + self.lora_bytes
+
+    def packed(self, bits: int) -> ModelSizes:
+        """Return the same with the DiT's blocks packed in so many bits."""
+        return replace(self, dit_storage=replace(self.dit_storage, bits=bits, group_size=Storage().group_size))
+
+    def tokens(self, size: LatentSize, references: int) -> Tokens:
+        """Return the tokens of a pass over a segment of this size."""
+        tokens = self.member.tokens(size, references)
+        return replace(tokens, image=self.clip.tokens) if self.dit.clip_dim else tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """What a run is asked to make: pixels, frames of the driving video, pictures, tokens of both prompts."""
 
-    width: int = SCAIL2.width
-    height: int = SCAIL2.height
-    frames: int = SCAIL2.segment_length
-    segment_length: int = SCAIL2.segment_length
-    segment_overlap: int = SCAIL2.segment_overlap
+    width: int
+    height: int
+    frames: int
+    segment_length: int
+    segment_overlap: int
     references: int = 1
     text_tokens: tuple[int, ...] = (MAX_TEXT_TOKENS, MAX_TEXT_TOKENS)
 
@@ -92,11 +105,6 @@ class Job:
     def longest(self) -> LatentSize:
         """The latent of the longest segment."""
         return LatentSize.of_pixels(self.segments.segments[0].frames, self.width, self.height)
-
-    @property
-    def tokens(self) -> Tokens:
-        """Tokens of a pass over the longest segment."""
-        return Tokens.of(self.longest, self.references)
 
 
 _segments = functools.lru_cache(maxsize=64)(plan_segments)  # asked for many times over, also with a thousand windows
@@ -141,7 +149,7 @@ def predict(
     `only`: the phases that the run has.
     """
     vae, dit = ("weights of the VAE", model.vae_bytes), ("weights of the DiT", model.dit_kept_bytes(residency))
-    clip = ("weights of CLIP", clip_bytes(model.clip, model.clip_storage))
+    clip = ("weights of CLIP", weights(model.clip).bytes(model.clip_storage))
     measuring = packing_moment(model.dit, model.dit_storage, backend)
     phases = {
         "load": _largest([Moment("loading", (dit, vae)), measuring.beside(dit)]),
@@ -151,13 +159,14 @@ def predict(
         "denoise": _largest(_denoising(model, job, backend, residency)).beside(dit, vae),
         "decode": _decoding(model, job, backend, tile).beside(vae),
     }
-    pictures = job.frames * job.width * job.height * RGB * FLOAT32
+    what, clips = _around(model, job).pictures
     beside = (
-        ("driving video, its mask and the result", 3 * pictures),
+        (what, clips * job.frames * job.width * job.height * RGB * FLOAT32),
         ("the program", PROGRAM_BYTES),
         ("MLX's buffer cache", CACHE_BYTES if backend.on_gpu else 0),
     )
-    phases = {name: moment for name, moment in phases.items() if name in only}
+    present = [name for name in only if name != "clip" or model.dit.clip_dim]
+    phases = {name: moment for name, moment in phases.items() if name in present}
     return RunPlan(model=model, job=job, backend=backend, residency=residency, tile=tile, phases=phases, beside=beside)
 
 
@@ -259,12 +268,17 @@ def _largest(moments: Iterable[Moment]) -> Moment:
 
 
 def _denoising(model: ModelSizes, job: Job, backend: Backend, residency: str) -> Iterator[Moment]:
-    tokens = replace(job.tokens, image=clip_tokens(model.clip))
-    kept = segment_terms(model.dit, tokens, job.longest, job.references, backend)
+    tokens = model.tokens(job.longest, job.references)
+    around = _around(model, job)
+    kept = segment_terms(model.dit, tokens, job.longest, around.numbers, backend)
     yield context_moment(model.dit, tokens, model.dit_storage, backend)
     work = DiTWork(model.dit, tokens, model.dit_storage, backend)
     for moment in work.moments(is_streamed=residency == "streamed"):
         yield moment.beside(*kept)
+
+
+def _around(model: ModelSizes, job: Job) -> Surroundings:
+    return model.member.surroundings(job.longest, job.references)
 
 
 def _vae_moment(name: str, work: VAEWork, *terms: tuple[str, int]) -> Moment:
@@ -278,14 +292,13 @@ def _pixels(frames: int, width: int, height: int) -> tuple[str, int]:
 
 
 def _encoding(model: ModelSizes, job: Job, backend: Backend, tile: int) -> Iterator[Moment]:
-    """The references one by one, the driving video at half the size, and what a segment continues from."""
+    """What the member shows the VAE, and what a segment continues from."""
     width, height, plan = job.width, job.height, job.segments
-    frames = plan.segments[0].frames
-    work = encoding(model.vae, 1, height, width, backend, tile)
-    yield _vae_moment("encoding a reference", work, _pixels(1, width, height))
-    half = (height // 2, width // 2)
-    work = encoding(model.vae, frames, *half, backend, tile)
-    yield _vae_moment("encoding the driving video", work, _pixels(frames, *half))
+    yield Moment("nothing to encode", ())
+    around = _around(model, job)
+    for what, frames, columns, rows in (*around.shared[:1], *around.encoded):
+        work = encoding(model.vae, frames, rows, columns, backend, tile)
+        yield _vae_moment(f"encoding {what}", work, _pixels(frames, columns, rows))
     if len(plan.segments) > 1:
         latent = job.longest
         work = decoding(model.vae, latent.frames, latent.height, latent.width, backend, tile)

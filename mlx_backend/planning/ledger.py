@@ -1,44 +1,21 @@
-"""Every operation of one pass of the DiT: shape, dtype, FLOPs, bytes and dispatches, from sizes alone.
+"""Every operation of one pass of the DiT: shape, dtype, FLOPs, bytes and dispatches, from its layers, without a run.
 
-Nothing runs and no MLX is needed. `tests/test_ledger.py` compares it with what the model really multiplies.
+`tests/test_ledger.py` compares it with what the model really multiplies.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .chunks import chunk_bounds
-from .geometry import LatentSize
-from .sizes import PATCH, Scail2Config
-from .storage import DTYPE_BYTES, Matrix, Storage, block_matrices
-from .variants import MAX_TEXT_TOKENS
+from ..interface.chunks import chunk_bounds
+from ..interface.sizes import WanConfig
+from ..interface.tokens import Tokens
+from .storage import DTYPE_BYTES, Matrix, Storage
+from .weights import Weights, weights
 
 MAX_ELEMENTS = 1 << 31  # MLX's kernels index with 32 signed bits
-IMAGE_TOKENS = 257
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tokens:
-    """How many tokens each stream of a pass has. `text` is padded to its full length, `image` is what CLIP makes."""
-
-    references: int
-    video: int
-    driving: int
-    text: int = MAX_TEXT_TOKENS
-    image: int = IMAGE_TOKENS
-
-    @classmethod
-    def of(cls, size: LatentSize, references: int = 1) -> Tokens:
-        """Return the counts for one segment: every reference is a frame; the driving video has half the size."""
-        frame = (size.height // PATCH) * (size.width // PATCH)
-        return cls(references=references * frame, video=size.frames * frame, driving=size.frames * frame // 4)
-
-    @property
-    def sequence(self) -> int:
-        """Tokens that attend to each other."""
-        return self.references + self.video + self.driving
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,11 +58,16 @@ class Rows:
 class _Writer:
     """Makes the entries of one pass; `rows` are the row chunks of the hidden stream."""
 
-    config: Scail2Config
+    config: WanConfig
     tokens: Tokens
     compute: str
     storage: Storage
     rows: Rows
+
+    @property
+    def weights(self) -> Weights:
+        """The network's matrices."""
+        return weights(self.config)
 
     def product(
         self, name: str, part: str, matrix: Matrix, rows: Rows, layer: int | None = None, dtype: str = ""
@@ -182,14 +164,14 @@ LAYER_NORM, MODULATION, RMS_NORM, ROTATION, GELU, GATED_SUM = 6, 2, 4, 3, 8, 2
 
 
 def dit_pass(
-    config: Scail2Config,
+    config: WanConfig,
     tokens: Tokens,
     *,
     on_gpu: bool,
     compute: str = "bfloat16",
     storage: Storage | None = None,
 ) -> list[Op]:
-    """Return the operations of one pass, in order, as `Scail2Model.__call__` does them on a prepared segment.
+    """Return the operations of one pass, in order, as `WanModel.__call__` does them on a prepared segment.
 
     `compute` is the dtype of the blocks' products ("float32", "bfloat16", "float16"). Without `storage` the weights
     are dense in that dtype. LoRAs are not counted.
@@ -204,34 +186,29 @@ def dit_pass(
     ]
 
 
-def preparation(config: Scail2Config, tokens: Tokens, *, compute: str = "bfloat16") -> list[Op]:
-    """Return the products that are done once: the known streams per segment, text and CLIP tokens per run.
+def preparation(
+    config: WanConfig, tokens: Tokens, stems: Mapping[str, tuple[int, ...]], *, compute: str = "bfloat16"
+) -> Iterator[Op]:
+    """Yield the products that are done once: known streams per segment, text and CLIP tokens per run.
 
-    The driving video and the references are counted with a mask each.
+    `stems`: the rows of each call of a stem, by its name (see Surroundings).
     """
     writer = _Writer(config, tokens, compute, Storage(compute), Rows.of(tokens.sequence))
-    dim, clip, patch = config.dim, config.clip_dim, PATCH**2
-    text, image, known = Rows.of(tokens.text), Rows.of(tokens.image), Rows.of(tokens.references, tokens.driving)
-    return [
-        writer.product("patch_embedding.references", "stem", (dim, config.in_dim * patch), Rows.of(tokens.references)),
-        writer.product("patch_embedding_pose", "stem", (dim, config.pose_dim * patch), Rows.of(tokens.driving)),
-        writer.product("patch_embedding_mask", "stem", (dim, config.mask_dim * patch), known),
-        writer.product("text_embedding.0", "context", (dim, config.text_dim), text),
-        writer.product("text_embedding.2", "context", (dim, dim), text),
-        writer.product("img_emb.proj.1", "context", (clip, clip), image),
-        writer.product("img_emb.proj.3", "context", (dim, clip), image),
-    ]
+    calls = {"text_embedding": (tokens.text,), "img_emb": (tokens.image,)}
+    for name, matrix in writer.weights.outside.items():
+        rows = stems.get(name, calls.get(name.split(".", maxsplit=1)[0], ()))
+        if rows:
+            yield writer.product(name, "stem" if name in stems else "context", matrix, Rows.of(*rows))
 
 
 def _stem_and_time(writer: _Writer) -> Iterator[Op]:
-    config = writer.config
-    dim, single = config.dim, Rows.of(1)
-    yield writer.product("patch_embedding", "stem", (dim, config.in_dim * PATCH**2), Rows.of(writer.tokens.video))
+    outside, single = writer.weights.outside, Rows.of(1)
+    yield writer.product("patch_embedding", "stem", outside["patch_embedding"], Rows.of(writer.tokens.video))
     joined = Rows.of(writer.tokens.sequence)
     yield writer.rowwise("tokens", "stem", "elementwise", 0, None, rows=joined)
-    yield writer.product("time_embedding.0", "time", (dim, config.freq_dim), single, dtype="float32")
-    yield writer.product("time_embedding.2", "time", (dim, dim), single, dtype="float32")
-    yield writer.product("time_projection.1", "time", (6 * dim, dim), single, dtype="float32")
+    for name, matrix in outside.items():
+        if name.startswith("time_"):
+            yield writer.product(name, "time", matrix, single, dtype="float32")
 
 
 def _block(writer: _Writer, layer: int) -> Iterator[Op]:
@@ -241,7 +218,7 @@ def _block(writer: _Writer, layer: int) -> Iterator[Op]:
 
 def _linear(writer: _Writer, name: str, layer: int, rows: Rows | None = None) -> Iterator[Op]:
     """A Linear of a block: its weight made ready once, then chunk after chunk."""
-    matrix, part = block_matrices(writer.config)[name], name.split(".", maxsplit=1)[0]
+    matrix, part = writer.weights.matrices[name], name.split(".", maxsplit=1)[0]
     yield from writer.ready(f"blocks.{layer}.{name}", part, matrix, layer)
     yield writer.product(f"blocks.{layer}.{name}", part, matrix, rows or writer.rows, layer)
 
@@ -271,8 +248,8 @@ def _self_attention(writer: _Writer, layer: int) -> Iterator[Op]:
 
 
 def _cross_attention(writer: _Writer, layer: int) -> Iterator[Op]:
-    config, tokens = writer.config, writer.tokens
-    for keys, suffix in ((tokens.text, ""), (tokens.image, "_img")):
+    config, tokens, has_image = writer.config, writer.tokens, bool(writer.config.clip_dim)
+    for keys, suffix in ((tokens.text, ""), (tokens.image, "_img"))[: 1 + has_image]:
         yield from _linear(writer, f"cross_attn.k{suffix}", layer, Rows.of(keys))
         name = f"blocks.{layer}.cross_attn.norm_k{suffix}"
         yield writer.rowwise(name, "norm", "norm", RMS_NORM, layer, rows=Rows.of(keys))
@@ -281,10 +258,10 @@ def _cross_attention(writer: _Writer, layer: int) -> Iterator[Op]:
     yield from _linear(writer, "cross_attn.q", layer)
     yield writer.rowwise(f"blocks.{layer}.cross_attn.norm_q", "norm", "norm", RMS_NORM, layer)
     yield writer.attention(f"blocks.{layer}.cross_attn.text", "cross_attn", tokens.text, layer)
-    yield writer.attention(f"blocks.{layer}.cross_attn.image", "cross_attn", tokens.image, layer)
-    yield writer.rowwise(
-        f"blocks.{layer}.cross_attn.sum", "cross_attn", "elementwise", 1, layer, read=2, dtype=writer.compute
-    )
+    if has_image:
+        yield writer.attention(f"blocks.{layer}.cross_attn.image", "cross_attn", tokens.image, layer)
+        name = f"blocks.{layer}.cross_attn.sum"
+        yield writer.rowwise(name, "cross_attn", "elementwise", 1, layer, read=2, dtype=writer.compute)
     yield from _linear(writer, "cross_attn.o", layer)
     yield writer.rowwise(
         f"blocks.{layer}.cross_attn.residual", "residual", "elementwise", 1, layer, read=2, width=config.dim
@@ -302,11 +279,10 @@ def _feed_forward(writer: _Writer, layer: int) -> Iterator[Op]:
 
 
 def _head(writer: _Writer) -> Iterator[Op]:
-    config = writer.config
-    values = config.out_dim * PATCH**2
+    matrix = writer.weights.outside["head.head"]
     yield writer.rowwise("head.norm", "norm", "norm", LAYER_NORM + MODULATION, None)
-    yield writer.product("head.head", "head", (values, config.dim), writer.rows, dtype="float32")
-    yield writer.rowwise("head.joined", "head", "elementwise", 0, None, width=values)
+    yield writer.product("head.head", "head", matrix, writer.rows, dtype="float32")
+    yield writer.rowwise("head.joined", "head", "elementwise", 0, None, width=matrix[0])
 
 
 def sums(ops: Iterable[Op], key: Callable[[Op], str], value: Callable[[Op], int] = lambda op: op.flops) -> dict:

@@ -10,22 +10,12 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .chunks import GPU_DISPATCH_FLOPS, chunk_bounds
-from .geometry import LATENT_CHANNELS, LatentSize
-from .ledger import Tokens
-from .sizes import PATCH, ClipConfig, Scail2Config, UMT5Config
-from .storage import (
-    DTYPE_BYTES,
-    FLOAT32,
-    Matrix,
-    Storage,
-    block_matrices,
-    clip_layer_matrices,
-    clip_tokens,
-    dit_block_bytes,
-    umt5_layer_bytes,
-    umt5_layer_matrices,
-)
+from ..interface.chunks import GPU_DISPATCH_FLOPS, chunk_bounds
+from ..interface.geometry import LATENT_CHANNELS, LatentSize
+from ..interface.sizes import PATCH, ClipConfig, UMT5Config, WanConfig
+from ..interface.tokens import Tokens
+from .storage import DTYPE_BYTES, FLOAT32, Matrix, Storage
+from .weights import weights
 
 SOLVER_LATENTS = 8  # noise, latent, velocities with and without the prompt, and what a solver of order 3 remembers
 # Rows that loading tries a packed product with (runtime/crossover.py): it stops early where unpacking wins at once.
@@ -110,7 +100,7 @@ class _Rows:
 class DiTWork:
     """One pass of the DiT over a segment: `moments` are its largest ones, without the weights that stay."""
 
-    config: Scail2Config
+    config: WanConfig
     tokens: Tokens
     storage: Storage
     backend: Backend
@@ -123,7 +113,7 @@ class DiTWork:
     def moments(self, *, is_streamed: bool) -> Iterator[Moment]:
         """Yield the moments of a pass; with `is_streamed` those within a block hold two blocks."""
         yield from self._start()
-        block = STREAMED_BLOCKS * dit_block_bytes(self.config, self.storage) if is_streamed else 0
+        block = STREAMED_BLOCKS * weights(self.config).block_bytes(self.storage) if is_streamed else 0
         for moment in self._block_moments():
             stream = ("hidden stream", self._stream(self.tokens.sequence))
             yield moment.beside(stream, ("rotations of the chunks", self._rotations()), ("blocks read", block))
@@ -135,11 +125,11 @@ class DiTWork:
         return self.tokens.sequence * self.config.head_dim * FLOAT32
 
     def _ready(self, *names: str) -> int:
-        matrices = block_matrices(self.config)
+        matrices = weights(self.config).matrices
         return sum(self.storage.ready_bytes(matrices[name], self.backend.compute) for name in names)
 
     def _unpacking(self, name: str) -> int:
-        return unpack_bytes(self.storage, block_matrices(self.config)[name], self.backend)
+        return unpack_bytes(self.storage, weights(self.config).matrices[name], self.backend)
 
     def _start(self) -> Iterator[Moment]:
         """Patches to tokens, joined with the known ones and cut into chunks; the time embedding, cast to float32."""
@@ -149,10 +139,11 @@ class DiTWork:
         product = video * dim * width if width != FLOAT32 else 0
         embedded = ("video tokens", self._stream(video))
         yield Moment("embedding the video", (("patches", patches), ("product", product), embedded))
-        time = dim * (config.freq_dim + 7 * dim) * FLOAT32 if self.storage.dtype != "float32" else 0
-        weights = ("weights of the time embedding in float32", time)
+        embedding = [matrix for name, matrix in weights(config).outside.items() if name.startswith("time_")]
+        ready = sum(Storage(self.storage.dtype).ready_bytes(matrix, "float32") for matrix in embedding)
+        time = ("weights of the time embedding in float32", ready)
         yield Moment("joining all tokens", (embedded, ("all tokens", whole)))
-        yield Moment("the start of a pass", (("all tokens", whole), ("hidden stream", whole), weights))
+        yield Moment("the start of a pass", (("all tokens", whole), ("hidden stream", whole), time))
 
     def _block_moments(self) -> Iterator[Moment]:
         config, backend, width = self.config, self.backend, self.backend.width
@@ -197,17 +188,18 @@ def _largest_chunk(tokens: int, dim: int, heads: int, backend: Backend) -> int:
 
 
 def segment_terms(
-    config: Scail2Config, tokens: Tokens, size: LatentSize, references: int, backend: Backend
+    config: WanConfig, tokens: Tokens, size: LatentSize, numbers: int, backend: Backend
 ) -> tuple[tuple[str, int], ...]:
-    """Return what stays in memory through all steps of a segment beside the weights."""
+    """Return what stays in memory through all steps of a segment beside the weights.
+
+    `numbers`: of the latents and masks around its video.
+    """
     pixels = size.frames * size.height * size.width
-    known = (tokens.references + tokens.driving) * config.dim * FLOAT32
+    known = (tokens.before + tokens.after) * config.dim * FLOAT32
     context = config.dim * (tokens.text * backend.width + tokens.image * FLOAT32)
-    known_channels = LATENT_CHANNELS + config.mask_dim
-    streams = pixels // 4 * known_channels + (config.in_dim - LATENT_CHANNELS) * pixels
-    streams += references * size.height * size.width * known_channels
+    streams = numbers + (config.in_dim - LATENT_CHANNELS) * pixels
     return (
-        ("tokens of references and driving video", known),
+        ("tokens around the video", known),
         ("rotations of the segment", tokens.sequence * config.head_dim * FLOAT32),
         ("embedded text and picture, with and without prompt", 2 * context),
         ("latents and masks that condition the segment", streams * FLOAT32),
@@ -215,12 +207,12 @@ def segment_terms(
     )
 
 
-def context_moment(config: Scail2Config, tokens: Tokens, storage: Storage, backend: Backend) -> Moment:
+def context_moment(config: WanConfig, tokens: Tokens, storage: Storage, backend: Backend) -> Moment:
     """Return the moment in which text and CLIP tokens are embedded."""
     dim, clip, text_dim, width = config.dim, config.clip_dim, config.text_dim, backend.width
-    matrices = [(dim, text_dim), (dim, dim), (clip, clip), (dim, clip)]
-    dense = Storage(storage.dtype)
-    ready = sum(dense.ready_bytes(matrix, backend.compute) for matrix in matrices)
+    dense, outside = Storage(storage.dtype), weights(config).outside
+    embedding = [matrix for name, matrix in outside.items() if name.startswith(("text_embedding", "img_emb"))]
+    ready = sum(dense.ready_bytes(matrix, backend.compute) for matrix in embedding)
     padded = tokens.text * (2 * FLOAT32 * text_dim + 5 * width * dim)  # padding, joined; two products, GELU's results
     image = tokens.image * (6 * FLOAT32 * clip + 4 * FLOAT32 * dim)  # two norms of three results, two products, GELU
     return Moment("embedding text and picture", (("ready weights", ready), ("text", padded), ("picture", image)))
@@ -232,7 +224,7 @@ def text_moment(config: UMT5Config, storage: Storage, lengths: tuple[int, ...], 
     The GPU is planned like the CPU, in the dtype of the weights: this phase is far from being the largest.
     """
     compute = storage.dtype if backend.on_gpu else "float32"
-    ready = sum(storage.ready_bytes(matrix, compute) for matrix in umt5_layer_matrices(config))
+    ready = sum(storage.ready_bytes(matrix, compute) for matrix in weights(config).matrices.values())
     longest = max(lengths)
     # Two norms of two results, two products; what goes into the stream is written in place. Queries, keys, values, the
     # result, and copies of two of them in order of heads. Gate, its GELU in two results, what it multiplies.
@@ -242,7 +234,7 @@ def text_moment(config: UMT5Config, storage: Storage, lengths: tuple[int, ...], 
     return Moment(
         "a layer of the text encoder",
         (
-            ("layers read", STREAMED_BLOCKS * umt5_layer_bytes(config, storage)),
+            ("layers read", STREAMED_BLOCKS * weights(config).block_bytes(storage)),
             ("ready weights", ready),
             ("streams", sum(lengths) * config.dim * FLOAT32),
             ("results", work * FLOAT32),
@@ -252,14 +244,14 @@ def text_moment(config: UMT5Config, storage: Storage, lengths: tuple[int, ...], 
     )
 
 
-def packing_moment(config: Scail2Config, storage: Storage, backend: Backend) -> Moment:
+def packing_moment(config: WanConfig, storage: Storage, backend: Backend) -> Moment:
     """Return the moment in which loading measures whether packed matrices had better be unpacked.
 
     Source: `runtime/crossover.py`, which tries one matrix with up to 512 rows. Empty for dense weights.
     """
     if not storage.bits:
         return Moment("loading", ())
-    outputs, inputs = matrix = max(block_matrices(config).values(), key=lambda matrix: matrix[0] * matrix[1])
+    outputs, inputs = matrix = max(weights(config).matrices.values(), key=lambda matrix: matrix[0] * matrix[1])
     rows = (GPU_CROSSOVER_ROWS if backend.on_gpu else CPU_CROSSOVER_ROWS) * (inputs + outputs) * backend.width
     return Moment(
         "measuring a packed product",
@@ -274,8 +266,8 @@ def packing_moment(config: Scail2Config, storage: Storage, backend: Backend) -> 
 def clip_moment(config: ClipConfig, storage: Storage, backend: Backend) -> Moment:
     """Return the moment in which a layer of the CLIP tower works, without its weights that stay."""
     compute = storage.dtype if backend.on_gpu else "float32"
-    ready = sum(storage.ready_bytes(matrix, compute) for matrix in clip_layer_matrices(config))
-    rows = clip_tokens(config)
+    ready = sum(storage.ready_bytes(matrix, compute) for matrix in weights(config).matrices.values())
+    rows = config.tokens
     scores = config.num_heads * rows**2 * (0 if backend.on_gpu else FLOAT32)
     # Stream, two layer norms of three results, queries with keys and values, their scaled and rearranged copies, the
     # result twice, two products.
