@@ -38,9 +38,8 @@ TOYS = {
     ),
     "drift": (
         Toy(
-            f"--snapshot {SNAPSHOT} --segments 2 --steps 1 --side 32 --only pixels,off,fixed pixels,lab,running "
-            "latents,latent,running",
-            ("| pixels, off, fixed", "| pixels, lab, running", "| latents, latent, running", "| the clip"),
+            f"--snapshot {SNAPSHOT} --segments 2 --steps 1 --side 32 --only pixels,lab,running latents,latent,running",
+            ("| pixels, lab, running", "| latents, latent, running", "| the clip"),
         ),
     ),
     "full_run": (Toy(f"{SNAPSHOT} --size 32", (*NODES, "peak resident")),),
