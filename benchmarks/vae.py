@@ -29,6 +29,7 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
 from benchmarks.machine import heading  # noqa: E402
+from mlx_backend.interface.latent_space import WAN21  # noqa: E402
 from mlx_backend.interface.tiling import Tiling  # noqa: E402
 from mlx_backend.models import vae21  # noqa: E402
 from mlx_backend.models import vae_tiles as vae_tiles  # noqa: E402
@@ -102,7 +103,7 @@ class Diffusers:
         self._torch = torch
         self._vae = AutoencoderKLWan().eval().requires_grad_(requires_grad=False)
         self._vae.load_state_dict(load_file(weights), assign=True)
-        self._mean, self._std = (np.array(v, np.float32).reshape(-1, 1, 1, 1) for v in (vae21.MEAN, vae21.STD))
+        self._mean, self._std = (np.array(v, np.float32).reshape(-1, 1, 1, 1) for v in (WAN21.mean, WAN21.std))
         self._cache = 0
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:

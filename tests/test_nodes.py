@@ -108,12 +108,12 @@ def test_frames_through_the_nodes_match_the_golden(index, nodes):
 
 def test_the_latent_is_what_core_nodes_understand(nodes):
     """One segment of 4k+1 frames: `samples` are raw, so a plain decode of them gives our frames."""
-    from mlx_backend.models.vae21 import MEAN, STD
+    from mlx_backend.interface.latent_space import WAN21
 
     vae, latent = sampled(nodes, 0)
     samples = latent["samples"]
     assert tuple(samples.shape) == (1, 16, 3, 8, 12)
-    mean, std = (torch.tensor(values).reshape(16, 1, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values).reshape(16, 1, 1, 1) for values in (WAN21.mean, WAN21.std))
     from mlx_backend.interface.events import LogListener
     from mlx_backend.pipelines.decode import decode_segment
     from mlx_backend.pipelines.store import Models, ModelStore, get_vae

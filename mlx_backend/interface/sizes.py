@@ -65,6 +65,11 @@ class VAEConfig:
     num_res_blocks: int
     temporal_downsample: tuple[bool, ...]
 
+    @property
+    def stride(self) -> int:
+        """Pixels to a row or column of the latent."""
+        return 2 ** len(self.temporal_downsample)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UMT5Config:

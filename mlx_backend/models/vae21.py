@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlx import nn
 
 from ..interface.events import ignored, never
+from ..interface.latent_space import WAN21, LatentSpace
 from ..interface.sizes import VAEConfig
 from ..interface.tiling import Tiling
 from .activations import SiLU
@@ -27,16 +28,6 @@ from .vae_layers import (
     flow,
 )
 from .vae_tiles import DecodedTile, decoded_tiles, decoder_tiles, encoded_tiles, encoder_tiles
-
-# Mean and standard deviation of the latent channels (upstream `WanVAE`).
-MEAN = (
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
-)  # fmt: skip
-STD = (
-    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
-)  # fmt: skip
 
 
 class _Half(nn.Module):
@@ -148,14 +139,14 @@ class WanVAE21(nn.Module):
 
         `tell` is called with the share that is done.
         """
-        tiles = encoder_tiles(self.encoder.needs, pixels.shape[1:3], tiling)
+        tiles = encoder_tiles(self.encoder.needs, pixels.shape[1:3], self._config.stride, tiling)
         coarse = Stream(check_cancelled)
         pieces = []
         for frame in encoded_tiles(self.encoder.fine(), pixels, tiles, check_cancelled, tell):
             for moments in flow(self.encoder.coarse(), frame, coarse):
                 pieces.append(mx.contiguous(self.conv1(moments, coarse)[..., : self._config.z_dim]))
                 mx.eval(pieces[-1])
-        latent = normalised(mx.stack(pieces).transpose(3, 0, 1, 2))
+        latent = _normalised(mx.stack(pieces).transpose(3, 0, 1, 2), WAN21)
         mx.eval(latent)
         return latent
 
@@ -170,22 +161,22 @@ class WanVAE21(nn.Module):
         self, latent: mx.array, tiling: Tiling | None, check_cancelled: Callable[[], None] = never
     ) -> Iterator[DecodedTile]:
         """Decode to the same pixels, tile by tile, each through all frames; without `tiling` one tile is the frame."""
-        tiles = decoder_tiles(self.decoder.needs, latent.shape[2:], tiling)
+        tiles = decoder_tiles(self.decoder.needs, latent.shape[2:], self._config.stride, tiling)
         stream = Stream(check_cancelled)
         steps = [lambda z, stream: [self.conv2(z, stream)], *self.decoder.coarse()]
-        z = denormalised(latent.astype(mx.float32)).transpose(1, 2, 3, 0)
+        z = _denormalised(latent.astype(mx.float32), WAN21).transpose(1, 2, 3, 0)
         frames = (made for frame in z for made in flow(steps, frame, stream))
         return decoded_tiles(self.decoder.fine(), frames, len(z), tiles, check_cancelled)
 
 
-def normalised(raw: mx.array) -> mx.array:
-    """(raw - mean) / std per channel of [16, ...]."""
-    return (raw - _column(MEAN, raw)) / _column(STD, raw)
+def _normalised(raw: mx.array, space: LatentSpace) -> mx.array:
+    """(raw - mean) / std per channel of [C, ...]."""
+    return (raw - _column(space.mean, raw)) / _column(space.std, raw)
 
 
-def denormalised(latent: mx.array) -> mx.array:
+def _denormalised(latent: mx.array, space: LatentSpace) -> mx.array:
     """The reverse: the raw latent that other programs exchange."""
-    return latent * _column(STD, latent) + _column(MEAN, latent)
+    return latent * _column(space.std, latent) + _column(space.mean, latent)
 
 
 def _column(values: tuple[float, ...], like: mx.array) -> mx.array:
