@@ -2,14 +2,16 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import GOLDENS, Recorder, generate, golden_prompts, golden_scene, golden_settings
+from support import GOLDENS, ROOT, Recorder, generate, golden_prompts, golden_scene, golden_settings
 
+from mlx_backend.cli.main import main
 from mlx_backend.interface.errors import Cancelled, ProcessError, RequestError
 from mlx_backend.interface.variants import PROCESSES
 from mlx_backend.pipelines.pictures import prepare, sample_pictures
@@ -17,6 +19,7 @@ from mlx_backend.pipelines.recording import Recording
 from mlx_backend.pipelines.run import Session
 from mlx_backend.pipelines.sample import sample
 from mlx_backend.pipelines.store import Models, ModelStore
+from mlx_backend.runtime.machine import this_machine
 from mlx_backend.workers.pool import RESTARTS, SMALLER, Pool, wants_own_process
 from mlx_backend.workers.protocol import Ended
 
@@ -247,6 +250,43 @@ def test_the_pack_runs_there_under_the_name_that_comfyui_gave_it(nodes):
     neighbour = sys.modules["scail2_mlx_pack.nodes.neighbour"].neighbour()
     neighbour.release()
     assert handles["own"][1].store.loaded == ()
+
+
+def test_a_parent_that_is_killed_leaves_nothing_behind():
+    """The child is in the middle of a job then, and holds the parent's standard output, whose end is waited for."""
+    code = (
+        "import logging, os\n"
+        "from mlx_backend.interface.events import LOGGER, Listener\n"
+        "from mlx_backend.workers.pool import Pool\n"
+        "class Killer(logging.Handler):\n"
+        "    def emit(self, record): os.kill(os.getpid(), 9)\n"
+        "LOGGER.addHandler(Killer())\n"
+        "job = \"__import__('logging').getLogger('scail2_mlx').warning('begun') or __import__('time').sleep(600)\"\n"
+        "Pool().call(eval, job, listener=Listener())\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_the_command_line_makes_the_same_frames_either_way(tmp_path):
+    still = tmp_path / "still.npy"
+    np.save(still, np.full((1, 64, 96, 3), 99, np.uint8))
+    size = ["--width", "96", "--height", "64", "--steps", "1", "--cfg", "1", "--no-cache"]
+    inputs = ["--model", str(GOLDENS / "snapshot"), "--reference", str(still), "--driving", str(still)]
+    for process in ("own", "shared"):
+        output = str(tmp_path / f"{process}.npy")
+        assert main(["generate", *inputs, *size, "--output", output, "--process", process]) == 0
+    assert np.array_equal(np.load(tmp_path / "own.npy"), np.load(tmp_path / "shared.npy"))
+
+
+def test_auto_means_a_process_of_its_own_where_metal_computes(monkeypatch):
+    machine = this_machine()
+    monkeypatch.setattr("mlx_backend.workers.pool.this_machine", lambda: machine)
+    assert not wants_own_process("auto")
+    machine = replace(machine, on_gpu=True, system="Darwin")
+    assert wants_own_process("auto")
+    assert not wants_own_process("shared")
 
 
 @pytest.mark.kills
