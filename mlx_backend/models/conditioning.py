@@ -31,8 +31,8 @@ class Conditioning:
 
     `context`: text and picture for cross-attention. `positions`: cos and sin [L, 1, head_dim/2] of all tokens.
     `channels` [c, T, H, W] join the latent's. `before` and `after`: tokens [n, dim] that stand around the video's.
-    `bias` [video tokens or 1, dim] is added to the video's tokens. The first `clean` tokens of the video are no noise any
-    more, and see the time 0.
+    `bias` [video tokens or 1, dim] is added to the video's tokens. The first `clean` tokens of the video are no noise
+    any more, and see the time 0.
     """
 
     context: Context
