@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 from benchmarks.machine import heading  # noqa: E402
 from mlx_backend.interface.latent_space import WAN21  # noqa: E402
 from mlx_backend.interface.tiling import Tiling  # noqa: E402
-from mlx_backend.models import vae21  # noqa: E402
+from mlx_backend.models import vae as vae_halves  # noqa: E402
 from mlx_backend.models import vae_tiles as vae_tiles  # noqa: E402
 from mlx_backend.models.vae_layers import Stream  # noqa: E402
 from mlx_backend.pipelines.decode import decode_segment  # noqa: E402
@@ -88,7 +88,7 @@ class Mlx:
                 remembered[self.number] = sum(frame.nbytes for held in self.past.values() for frame in held)
                 return super().step(x)
 
-        vae21.Stream = vae_tiles.Stream = Counted
+        vae_halves.Stream = vae_tiles.Stream = Counted
 
 
 class Diffusers:
