@@ -299,7 +299,7 @@ def test_few_frames_are_in_memory_beside_the_causal_cache(random_vae, direction,
             streams.append(self)
 
     monkeypatch.setattr("mlx_backend.models.vae_tiles.Stream", Counted)
-    monkeypatch.setattr("mlx_backend.models.vae21.Stream", Counted)
+    monkeypatch.setattr("mlx_backend.models.vae.Stream", Counted)
     monkeypatch.setattr(conv, "CPU_PATCH_BYTES", 1 << 16)
     latent = normal(16, 2, 24, 24)
     pixels = normal(5, 192, 192, 3)
