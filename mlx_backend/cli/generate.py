@@ -13,6 +13,7 @@ from ..interface.presets import PRESETS, find_preset
 from ..interface.requests import LoraRequest
 from ..interface.settings import sampling_of, scene_of
 from ..interface.variants import RESIDENCIES
+from ..media.footage import Footage, open_footage
 from ..media.read import read_video
 from ..media.write import check_output, write_video
 from ..runtime.device import PRECISIONS, require_mlx
@@ -96,15 +97,17 @@ def run(chosen: argparse.Namespace) -> None:
     listener = TerminalListener()
     if preset is not None and preset.needs and not loras:
         listener.warn(f"No --lora was given. {preset.needs}")
-    driving = None if chosen.driving is None else read_video(chosen.driving)
+    driving, driving_mask = (
+        None if path is None else open_footage(path) for path in (chosen.driving, chosen.driving_mask)
+    )
     pictures = {
         "references": _pictures(chosen.reference),
-        "driving": driving and driving.frames,
+        "driving": driving,
         "reference_masks": _pictures(chosen.reference_mask),
-        "driving_mask": _pictures(chosen.driving_mask),
+        "driving_mask": driving_mask,
     }
     defaults = defaults_of(snapshot)
-    given = given_by(chosen) | {"driving_fps": driving and driving.fps}
+    given = given_by(chosen) | {"driving_fps": driving.fps if isinstance(driving, Footage) else None}
     scene = scene_of(given, pictures, defaults)
     own = {} if preset is None else preset.values(scene.width, scene.height)
     settings = sampling_of(own | {name: value for name, value in given.items() if value is not None}, defaults)

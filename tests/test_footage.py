@@ -1,0 +1,113 @@
+"""Footage: pictures of a file that are decoded when they are asked for, and the same as those read at once."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlx_backend.interface.errors import MediaError
+from mlx_backend.media.footage import Footage, open_footage
+from mlx_backend.media.read import read_video
+from mlx_backend.media.resize import MASK, PHOTO, fit
+
+av = pytest.importorskip("av")
+
+COUNT = 150  # beyond the frames that are decoded from the start
+
+
+@pytest.fixture(scope="module", params=["a.mp4", "a.mkv", "a.avi", "folder", "a.npy"])
+def clip(request, tmp_path_factory) -> Path:
+    """A clip whose frames differ, with B-frames and several key frames where the format has any."""
+    path = tmp_path_factory.mktemp("clip") / request.param
+    frames = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 6, 3), np.uint8).repeat(12, 1).repeat(12, 2)
+    if path.suffix == ".npy":
+        np.save(path, frames)
+    elif not path.suffix:
+        path.mkdir()
+        for number, frame in enumerate(frames):
+            Image.fromarray(frame).save(path / f"{number}.png")
+    else:
+        with av.open(str(path), "w") as container:
+            name = "mjpeg" if path.suffix == ".avi" else "libx264"
+            stream = container.add_stream(name, rate=30, options={} if name == "mjpeg" else {"g": "40", "bf": "3"})
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuvj420p" if name == "mjpeg" else "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+            container.mux(stream.encode())
+    return path
+
+
+def read_at_once(path: Path) -> np.ndarray:
+    """All frames as uint8, decoded from the start by nothing of ours where it is a video."""
+    if path.suffix in ("", ".npy"):
+        return read_video(path).frames
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(frames).astype(np.float32) / np.float32(255)
+
+
+@pytest.mark.parametrize("numbers", [[0], [3, 4, 5], [100, 101, 149], [149, 7, 7, 120], [-1]])
+def test_frames_are_those_read_at_once(clip, numbers):
+    expected = read_at_once(clip)
+    footage = open_footage(clip)
+    assert footage.shape == expected.shape == (COUNT, 48, 72, 3)
+    np.testing.assert_array_equal(footage[numbers], expected[numbers])
+    np.testing.assert_array_equal(footage[90:][numbers[0] % 60], expected[90:][numbers[0] % 60])
+
+
+@pytest.mark.parametrize("size", [(96, 64), (32, 32), (72, 48)])
+def test_fitted_frames_are_those_of_an_array(clip, size):
+    """Photos in the steps of eight bits where they are resized, masks with their own colours."""
+    expected, footage = read_at_once(clip)[60:80], open_footage(clip)[60:80]
+    np.testing.assert_array_equal(np.asarray(footage.fit(*size, MASK)), fit(expected, *size, MASK))
+    photos = fit(expected, *size, PHOTO)
+    if size != (72, 48):
+        photos = (np.clip(photos, 0, 1) * 255).round() / np.float32(255)
+    made = footage.fit(*size, PHOTO)
+    np.testing.assert_array_equal(np.stack(list(made)), photos)
+    np.testing.assert_array_equal(made[[2, 2, 19]], photos[[2, 2, 19]])  # from what was kept
+
+
+def test_few_pictures_are_kept_and_none_are_sent(clip, monkeypatch):
+    monkeypatch.setattr("mlx_backend.media.footage.KEPT_BYTES", 10 * 32 * 32 * 3)
+    footage = open_footage(clip).fit(32, 32, PHOTO)
+    expected = np.stack(list(footage))
+    assert 0 < len(footage.kept) <= 10
+    assert len(pickle.dumps(footage)) < 20_000
+    np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(footage))), expected)
+
+
+def test_pictures_and_floats_are_arrays(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4, 3), np.float32))
+    assert not isinstance(open_footage(tmp_path / "a.png"), Footage)
+    assert open_footage(tmp_path / "a.npy").shape == (2, 4, 4, 3)
+
+
+def test_a_video_that_ends_early_is_told(tmp_path):
+    """Its packets are there, but the later ones hold nothing that can be decoded."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 48, 72, "yuv420p"
+        packets = [
+            packet
+            for n in range(60)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.full((48, 72, 3), 4 * n, np.uint8), "rgb24"))
+        ]
+        for number, packet in enumerate([*packets, *stream.encode()]):
+            if number >= 10:
+                broken = av.Packet(b"\x00" * 16)
+                broken.pts, broken.dts, broken.time_base, broken.stream = (
+                    packet.pts,
+                    packet.dts,
+                    packet.time_base,
+                    stream,
+                )
+                packet = broken  # noqa: PLW2901
+            container.mux(packet)
+    with pytest.raises(MediaError, match=r"a\.mkv (says that it has 60 frames|cannot be decoded)"):
+        np.asarray(open_footage(path))
