@@ -1,6 +1,7 @@
 """Footage: pictures of a file that are decoded when they are asked for, and the same as those read at once."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from PIL import Image
 
 from mlx_backend.interface.errors import MediaError
+from mlx_backend.media.decode import VideoFile
 from mlx_backend.media.footage import Footage, open_footage
 from mlx_backend.media.read import read_video
 from mlx_backend.media.resize import MASK, PHOTO, fit
+from mlx_backend.media.write import write_video
 
 av = pytest.importorskip("av")
 
@@ -88,26 +91,15 @@ def test_pictures_and_floats_are_arrays(tmp_path):
 
 
 def test_a_video_that_ends_early_is_told(tmp_path):
-    """Its packets are there, but the later ones hold nothing that can be decoded."""
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.height, stream.width, stream.pix_fmt = 48, 72, "yuv420p"
-        packets = [
-            packet
-            for n in range(60)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.full((48, 72, 3), 4 * n, np.uint8), "rgb24"))
-        ]
-        for number, packet in enumerate([*packets, *stream.encode()]):
-            if number >= 10:
-                broken = av.Packet(b"\x00" * 16)
-                broken.pts, broken.dts, broken.time_base, broken.stream = (
-                    packet.pts,
-                    packet.dts,
-                    packet.time_base,
-                    stream,
-                )
-                packet = broken  # noqa: PLW2901
-            container.mux(packet)
-    with pytest.raises(MediaError, match=r"a\.mkv (says that it has 60 frames|cannot be decoded)"):
-        np.asarray(open_footage(path))
+    """An index may promise frames that no packet has: a few are held, many are damage."""
+    write_video(tmp_path / "a.mkv", np.zeros((10, 32, 32, 3), np.float32), 30)
+    video = VideoFile.of(tmp_path / "a.mkv")
+    step = int(video.moments[-1] - video.moments[-2])
+
+    def promising(count: int) -> VideoFile:
+        later = video.moments[-1] + step * np.arange(1, count + 1)
+        return replace(video, frames=10 + count, moments=np.concatenate([video.moments, later]))
+
+    assert Footage.of(promising(3))[[12]].shape == (1, 32, 32, 3)
+    with pytest.raises(MediaError, match=r"a\.mkv says that it has 50 frames, but only the first 10"):
+        np.asarray(Footage.of(promising(40)))
