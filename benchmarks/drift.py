@@ -1,9 +1,9 @@
-"""How colours drift over five segments, for each way of continuing.
+"""How colours drift over some segments, for each way of continuing.
 
-`python -m benchmarks.drift [--snapshot DIR]`. Two tables. "model": the snapshot's own DiT. "synthetic": in its place a
-stand-in that predicts the clip that should come out, in the colours of the frames it continues from, drifted a little
-more in each segment; so the drift is known, and only what is done against it differs. Mean and deviation of L* (0..100)
-of the frames that each segment adds.
+`python -m benchmarks.drift [--snapshot DIR] [--segments 5] [--steps 12] [--side 96]`. Two tables. "model": the
+snapshot's own DiT. "synthetic": in its place a stand-in that predicts the clip that should come out, in the colours of
+the frames it continues from, drifted a little more in each segment; so the drift is known, and only what is done
+against it differs. Mean and deviation of L* (0..100) of the frames that each segment adds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ require_mlx()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import heading  # noqa: E402
 from mlx_backend.interface.continuation import Continuation  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.geometry import latent_frames  # noqa: E402
@@ -45,19 +45,20 @@ from training.sizes import FRAMES as LENGTH  # noqa: E402
 from training.sizes import OVERLAP, SIDE  # noqa: E402
 from world.scenes import Example, Group  # noqa: E402
 
-SEGMENTS, SEED = 5, 11
-FRAMES = LENGTH + (SEGMENTS - 1) * (LENGTH - OVERLAP)
-STEPS = 12
+SEED = 11
 GAIN, SHIFT = 1.03, 0.04  # of each channel's deviation and mean, per segment
-WAYS = (
-    Continuation(),
-    Continuation(seed="fixed"),
-    Continuation(seed="advancing"),
-    Continuation(history="latents"),
-    Continuation(anchor="lab"),
-    Continuation(anchor="latent"),
-    Continuation(history="latents", anchor="latent"),
-)
+WAYS = {
+    f"{way.history},{way.anchor},{way.seed}": way
+    for way in (
+        Continuation(),
+        Continuation(seed="fixed"),
+        Continuation(seed="advancing"),
+        Continuation(history="latents"),
+        Continuation(anchor="lab"),
+        Continuation(anchor="latent"),
+        Continuation(history="latents", anchor="latent"),
+    )
+}
 
 
 class Quiet(LogListener):
@@ -73,19 +74,30 @@ def main() -> None:
     parser.add_argument(
         "--snapshot", type=Path, default=SMALL_MODEL, metavar="DIR", help="(default: the small one of the pack)"
     )
+    parser.add_argument("--segments", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--side", type=int, default=SIDE, help="of the pictures, in pixels (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=[*WAYS], metavar="WAY", help="pixels,lab,running")
     chosen = parser.parse_args()
+    side = chosen.side
     mx.set_default_device(mx.cpu)
     models = Models.of(ModelStore(Snapshot.open(chosen.snapshot), "auto"))
-    made = Example.of(Group.random(SEED, 2), "animation", np.arange(FRAMES), SIDE)
-    plan = plan_segments(FRAMES, LENGTH, OVERLAP)
-    sys.stdout.write(f"python -m benchmarks.drift --snapshot {chosen.snapshot.name}\n{describe_machine()}\n")
-    sys.stdout.write(f"{SEGMENTS} segments of {LENGTH} frames, {SIDE}x{SIDE}, {STEPS} steps; mean/deviation of L*\n")
+    count = LENGTH + (chosen.segments - 1) * (LENGTH - OVERLAP)
+    made = Example.of(Group.random(SEED, 2), "animation", np.arange(count), side)
+    plan = plan_segments(count, LENGTH, OVERLAP)
+    sys.stdout.write(
+        f"{heading('drift')}\n{chosen.snapshot.name}, {chosen.segments} segments of {LENGTH} frames, {side}x{side}, "
+        f"{chosen.steps} steps; mean/deviation of L*\n"
+    )
     for name in ("model", "synthetic"):
-        sys.stdout.write(f"\n| {name}: history, anchor, seed | {' | '.join(map(str, range(1, SEGMENTS + 1)))} |\n")
-        sys.stdout.write("| --- |" + " ---: |" * SEGMENTS + "\n")
-        for way in WAYS:
+        sys.stdout.write(
+            f"\n| {name}: history, anchor, seed | {' | '.join(map(str, range(1, chosen.segments + 1)))} |\n"
+        )
+        sys.stdout.write("| --- |" + " ---: |" * chosen.segments + "\n")
+        for called in chosen.only:
+            way = WAYS[called]
             with stand_in(models, made, plan) if name == "synthetic" else nullcontext():
-                frames = run(models, made, way)
+                frames = run(models, made, way, chosen.steps)
             cells = cells_of(frames, plan)
             sys.stdout.write(f"| {way.history}, {way.anchor}, {way.seed} | {' | '.join(cells)} |\n")
             sys.stdout.flush()
@@ -99,12 +111,12 @@ def cells_of(frames: np.ndarray, plan: SegmentPlan) -> list[str]:
     return [f"{mean:.1f}/{deviation:.1f}" for mean, deviation in lightness(frames, plan)]
 
 
-def run(models: Models, made: Example, way: Continuation) -> np.ndarray:
-    """Return the frames of the five segments."""
+def run(models: Models, made: Example, way: Continuation, steps: int) -> np.ndarray:
+    """Return the frames of all segments."""
     listener = Quiet()
     text = encode_prompts(models.text_encoder, made.caption, "", listener)
     scene = scene_of(made)
-    given = {"steps": STEPS, "cfg": 1.0, "solver": "euler", "grid": "simple"}
+    given = {"steps": steps, "cfg": 1.0, "solver": "euler", "grid": "simple"}
     given |= {"segment_length": LENGTH, "segment_overlap": OVERLAP}
     settings = replace(sampling_of(given, SCAIL2), continuation=way)
     session = Session(listener=listener)

@@ -1,9 +1,10 @@
 """SCAIL-2's full size in random numbers: how long a DiT loads, what memory a pass needs, what a conversion needs.
 
 `make FOLDER` writes dit.safetensors and config.json: the DiT packed in 4 bits (9.6 GB), or all bf16 with `--dense`
-(32.8 GB). `--rest` adds the other parts (14.4 GB), so that FOLDER is a whole snapshot. `run FOLDER` loads the DiT and
-runs one pass at 64x64, 5 frames. `convert FOLDER NEW` packs FOLDER's DiT in 4 bits, or its text encoder with
-`--part t5_encoder`. Each is a process of its own: peak resident memory is the process's whole life.
+(32.8 GB). `--rest` adds the other parts (14.4 GB), so that FOLDER is a whole snapshot; `--like SNAPSHOT` takes the
+sizes of another model. `run FOLDER` loads the DiT and runs one pass at 64x64, 5 frames. `convert FOLDER NEW` packs
+FOLDER's DiT in 4 bits, or its text encoder with `--part t5_encoder`. Each is a process of its own: peak resident memory
+is the process's whole life.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ require_mlx()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
 
-from benchmarks.full_size_files import weights_file, write_dit, write_rest  # noqa: E402
-from benchmarks.machine import describe_machine, peak_resident  # noqa: E402
+from benchmarks.full_size_files import networks, weights_file, write_dit, write_rest  # noqa: E402
+from benchmarks.machine import heading, peak_resident  # noqa: E402
 from mlx_backend.cli.main import main as command  # noqa: E402
-from mlx_backend.interface.sizes import SCAIL2_DIT  # noqa: E402
 from mlx_backend.models.scail2 import Reference, Scail2Model, Streams, positions  # noqa: E402
 from mlx_backend.weights.checkpoints.components import fitting, load_component  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import CONFIG, Snapshot  # noqa: E402
@@ -44,6 +44,12 @@ def main() -> None:
     add("folder", type=Path)
     add("--dense", action="store_true", help="the DiT in bf16, not packed")
     add("--rest", action="store_true", help="the other parts too")
+    add(
+        "--like",
+        type=Path,
+        metavar="SNAPSHOT",
+        help="the sizes of this model, not packed, instead of the published ones",
+    )
     steps.add_parser("run").add_argument("folder", type=Path)
     add = steps.add_parser("convert").add_argument
     add("folder", type=Path)
@@ -52,13 +58,14 @@ def main() -> None:
     options = parser.parse_args()
     mx.set_default_device(mx.cpu if options.device == "cpu" else mx.gpu)
     if options.step == "make":
-        lines = write_dit(options.folder, dense=options.dense) + (write_rest(options.folder) if options.rest else [])
+        parts = networks(options.like)
+        lines = write_dit(options.folder, parts.pop("dit"), dense=options.dense)
+        lines += write_rest(options.folder, parts) if options.rest else []
     elif options.step == "run":
         lines = run(options.folder)
     else:
         lines = convert(weights_file(options.folder, options.part), options.destination)
-    head = [f"$ python -m {' '.join(['benchmarks.full_size', *sys.argv[1:]])}", describe_machine()]
-    sys.stdout.write("\n".join([*head, *lines]) + "\n")
+    sys.stdout.write("\n".join([heading("full_size"), *lines]) + "\n")
 
 
 def convert(path: Path, destination: Path) -> list[str]:
@@ -100,7 +107,7 @@ def run(folder: Path) -> list[str]:
     if velocity.shape != (16, FRAMES, HEIGHT, WIDTH) or not mx.isfinite(velocity).all().item():
         raise SystemExit(f"The pass gave {velocity.shape}, or numbers that are not finite.")
     tokens = len(
-        positions(FRAMES, HEIGHT, WIDTH, SCAIL2_DIT.head_dim, references=1, driving=FRAMES, replacement=False)[0]
+        positions(FRAMES, HEIGHT, WIDTH, model.config.head_dim, references=1, driving=FRAMES, replacement=False)[0]
     )
     counts = {
         "weights, bytes": weights,
@@ -111,7 +118,7 @@ def run(folder: Path) -> list[str]:
         "peak resident": weights + beyond,
     }
     return [
-        f"{SCAIL2_DIT.num_layers} layers, {tokens} tokens, {TEXT_TOKENS} text tokens, output finite, "
+        f"{model.config.num_layers} layers, {tokens} tokens, {TEXT_TOKENS} text tokens, output finite, "
         f"standard deviation {velocity.std().item():.2f}",
         *(f"  {name:<28}{count:>16,}" for name, count in counts.items()),
         f"  {'load, seconds':<28}{loaded:>16.1f}",
@@ -130,7 +137,7 @@ def forward(model: Scail2Model) -> mx.array:
         driving_mask=None,
         replacement=False,
     )
-    text, clip = (TEXT_TOKENS, SCAIL2_DIT.text_dim), (IMAGE_TOKENS, SCAIL2_DIT.clip_dim)
+    text, clip = (TEXT_TOKENS, model.config.text_dim), (IMAGE_TOKENS, model.config.clip_dim)
     context = model.embed_context(mx.random.normal(text), mx.random.normal(clip))
     velocity = model(latent, 500.0, model.condition(context, latent.shape[1:], streams), lambda: None)
     mx.eval(velocity)

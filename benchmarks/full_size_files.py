@@ -1,4 +1,4 @@
-"""Files of SCAIL-2's full size from random numbers: a packed or a dense DiT, and the other parts of a snapshot."""
+"""Files of random numbers, by default of SCAIL-2's full size: a packed or a dense DiT, and a snapshot's other parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from mlx.utils import tree_flatten
 
 from mlx_backend.interface.sizes import SCAIL2_CLIP, SCAIL2_DIT, SCAIL2_UMT5, SCAIL2_VAE
 from mlx_backend.models.clip_vision import ClipVision
-from mlx_backend.models.linear import Linear
+from mlx_backend.models.linear import Linear, PackedLinear
 from mlx_backend.models.scail2 import Scail2Model
 from mlx_backend.models.umt5 import UMT5Encoder
 from mlx_backend.models.vae21 import WanVAE21
+from mlx_backend.weights.checkpoints.components import fitting
 from mlx_backend.weights.checkpoints.detect import dit_settings
-from mlx_backend.weights.checkpoints.snapshot import CONFIG, TOKENIZER
+from mlx_backend.weights.checkpoints.snapshot import CONFIG, TOKENIZER, Snapshot
 from mlx_backend.weights.formats.safetensors_file import NUMPY_DTYPES
 from mlx_backend.weights.names.layouts import snapshot_name
 
@@ -55,25 +56,34 @@ class Planned:
         return math.prod(self.shape) * NUMPY_DTYPES[self.dtype].itemsize
 
 
-def write_dit(folder: Path, *, dense: bool) -> list[str]:
+def networks(like: Path | None) -> dict[str, nn.Module]:
+    """Return a snapshot's networks by component, without weights: of the published sizes, or of those of `like`."""
+    if like is None:
+        dit, vae = Scail2Model(SCAIL2_DIT), WanVAE21(SCAIL2_VAE)
+        return {"dit": dit, "vae": vae, "t5_encoder": UMT5Encoder(SCAIL2_UMT5), "clip": ClipVision(SCAIL2_CLIP)}
+    snapshot = Snapshot.open(like)
+    found = {component: fitting(snapshot, component, "auto").network for component in snapshot.files}
+    if any(isinstance(module, PackedLinear) for network in found.values() for module in network.modules()):
+        raise SystemExit(f"{like} is packed: name a snapshot whose weights are not.")
+    return found
+
+
+def write_dit(folder: Path, network: Scail2Model, *, dense: bool) -> list[str]:
     """Write dit.safetensors and config.json: everything bf16, or the Linears of the blocks in 4 bits."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(dit_settings(SCAIL2_DIT), indent=1), encoding="utf-8")
-    tensors = list(plan("dit", Scail2Model(SCAIL2_DIT), "BF16", packed=not dense))
+    (folder / CONFIG).write_text(json.dumps(dit_settings(network.config), indent=1), encoding="utf-8")
+    tensors = list(plan("dit", network, "BF16", packed=not dense))
     packed = sum(tensor.dtype == "U32" for tensor in tensors)
     how = f"{packed} Linears packed in {BITS} bits, groups of {GROUP_SIZE}" if packed else "all bf16"
     return [f"{len(tensors)} tensors, {how}", *write_tensors(weights_file(folder, "dit"), tensors)]
 
 
-def write_rest(folder: Path) -> list[str]:
-    """Write the other parts of a snapshot in their published dtypes, and the tests' tokenizer, whose words are few."""
+def write_rest(folder: Path, parts: Mapping[str, nn.Module]) -> list[str]:
+    """Write the other parts in the dtypes of the published ones, and the tests' tokenizer, whose words are few."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    for component, network, dtype in (
-        ("vae", WanVAE21(SCAIL2_VAE), "F32"),
-        ("t5_encoder", UMT5Encoder(SCAIL2_UMT5), "BF16"),
-        ("clip", ClipVision(SCAIL2_CLIP), "F32"),
-    ):
+    for component, network in parts.items():
+        dtype = "BF16" if component == "t5_encoder" else "F32"
         tensors = list(plan(component, network, dtype, packed=False))
         lines.append(f"{component}: {len(tensors)} tensors, {dtype}")
         lines += write_tensors(weights_file(folder, component), tensors)

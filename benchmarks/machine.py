@@ -8,9 +8,9 @@ import sys
 from mlx_backend.runtime.machine import this_machine
 
 
-def describe_machine() -> str:
-    """Return processor, cores, memory, system, device and versions in one line."""
-    return str(this_machine())
+def heading(script: str) -> str:
+    """Return the command as it was given, and processor, cores, memory, system, device and versions, on two lines."""
+    return f"$ {' '.join(['python -m', f'benchmarks.{script}', *sys.argv[1:]])}\n{this_machine()}"
 
 
 def peak_resident() -> int:

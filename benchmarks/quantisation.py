@@ -1,6 +1,6 @@
 """What packing costs: size and the cosine of one pass's output against bf16, for 4, 5, 6, 8 and mixed bits.
 
-`python -m benchmarks.quantisation` measures the tests' tiny model and a random one of dim 1536 with 6 layers. Nobody
+`python -m benchmarks.quantisation [--dim 1536] [--layers 6]` measures the tests' tiny model and a random one. Nobody
 trained either, so the figures rank ways of packing these weights, and say nothing of pictures.
 """
 
@@ -21,7 +21,8 @@ require_mlx()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 from mlx.utils import tree_flatten  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import heading  # noqa: E402
+from benchmarks.widths import HEAD_DIM, ffn_dim, width  # noqa: E402
 from mlx_backend.interface.conversion import ConvertOptions  # noqa: E402
 from mlx_backend.interface.events import LogListener  # noqa: E402
 from mlx_backend.interface.sizes import SCAIL2_DIT  # noqa: E402
@@ -31,7 +32,6 @@ from mlx_backend.weights.checkpoints.convert import convert  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 TINY = Path(__file__).parent.parent / "tests" / "data" / "goldens" / "snapshot" / "dit.safetensors"
-MIDDLE = replace(SCAIL2_DIT, dim=1536, ffn_dim=8960, num_heads=12, num_layers=6, text_dim=512, clip_dim=160)
 WAYS = {
     "bf16": ConvertOptions(),
     "q8, groups of 64": ConvertOptions(bits=8),
@@ -48,13 +48,17 @@ TEXT_TOKENS, IMAGE_TOKENS = 20, 257
 
 def main() -> None:
     """Measure both models and print a table for each."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="benchmarks.quantisation", description=__doc__)
+    parser.add_argument("--dim", type=width, default=1536, help="of the random model (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=6, help="of the random model (default: %(default)s)")
+    chosen = parser.parse_args()
     mx.set_default_device(mx.cpu)
-    sys.stdout.write(f"$ python -m benchmarks.quantisation\n{describe_machine()}\n")
+    sys.stdout.write(f"{heading('quantisation')}\n")
     with tempfile.TemporaryDirectory() as folder:
         middle = Path(folder) / "middle.safetensors"
-        write_random(middle)
-        for name, path in (("tiny: dim 256, 2 layers", TINY), ("mid-size: dim 1536, 6 layers", middle)):
+        write_random(middle, chosen.dim, chosen.layers)
+        drawn = f"drawn: dim {chosen.dim}, {chosen.layers} layers"
+        for name, path in (("tiny: dim 256, 2 layers", TINY), (drawn, middle)):
             sys.stdout.write("\n".join(measure(name, path, Path(folder) / path.stem)) + "\n")
 
 
@@ -80,11 +84,13 @@ def measure(name: str, path: Path, folder: Path) -> list[str]:
     return lines
 
 
-def write_random(path: Path) -> None:
-    """Write the mid-size DiT: every product keeps the size of its input, gains are near 1."""
+def write_random(path: Path, dim: int, layers: int) -> None:
+    """Write a random DiT: every product keeps the size of its input, gains are near 1."""
     mx.random.seed(0)
+    sizes = {"dim": dim, "ffn_dim": ffn_dim(dim), "num_heads": dim // HEAD_DIM, "num_layers": layers}
+    config = replace(SCAIL2_DIT, **sizes, text_dim=512, clip_dim=160)
     tensors = {}
-    for name, zeros in tree_flatten(Scail2Model(MIDDLE).parameters()):
+    for name, zeros in tree_flatten(Scail2Model(config).parameters()):
         drawn = mx.random.normal(zeros.shape)
         if name.endswith(".weight") and len(zeros.shape) > 1:
             drawn = drawn / math.sqrt(math.prod(zeros.shape[1:]))

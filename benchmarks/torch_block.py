@@ -24,16 +24,15 @@ import torch  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from benchmarks.machine import heading  # noqa: E402
+from benchmarks.widths import HEAD_DIM, ffn_dim, width  # noqa: E402
 from mlx_backend.diagnostics.primitives import drawn  # noqa: E402
 from mlx_backend.interface.sizes import Scail2Config  # noqa: E402
 from mlx_backend.models.attention import Context, Rotation, Rows, Time  # noqa: E402
 from mlx_backend.models.block import Block  # noqa: E402
 from mlx_backend.models.chunking import chunk_bounds  # noqa: E402
-from mlx_backend.runtime.machine import this_machine  # noqa: E402
 
-FFN = {1536: 8960, 5120: 13824}  # Wan's 1.3B and 14B
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
-HEAD_DIM = 128
 MEMORY_BAR = 0.5
 PROC = Path("/proc/self")
 
@@ -43,17 +42,16 @@ Tensors = dict[str, torch.Tensor]
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dim", type=int, choices=sorted(FFN), default=1536)
+    parser.add_argument("--dim", type=width, default=1536, help="1536 or 5120 as Wan's models, or another")
     parser.add_argument("--tokens", type=int, nargs="+", default=[2048, 8192])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true", help="count processor time, on a busy machine")
     options = parser.parse_args()
     mx.set_default_device(mx.cpu)
     head = [
-        f"$ python -m {' '.join(['benchmarks.torch_block', *sys.argv[1:]])}",
-        f"{this_machine()}, torch {torch.__version__} with {torch.get_num_threads()} threads",
-        f"one block, dim {options.dim}, ffn {FFN[options.dim]}, float32, random weights, median of {options.rounds} "
-        "interleaved rounds; memory beyond weights and hidden stream",
+        f"{heading('torch_block')}, torch {torch.__version__} with {torch.get_num_threads()} threads",
+        f"one block, dim {options.dim}, ffn {ffn_dim(options.dim)}, float32, random weights, "
+        f"median of {options.rounds} interleaved rounds; memory beyond weights and hidden stream",
         f"{'tokens':>8}{'MLX, s':>10}{'torch, s':>10}{'ratio':>8}{'MLX, MB':>10}{'torch, MB':>11}{'ratio':>8}"
         f"{'difference':>12}",
     ]
@@ -69,7 +67,7 @@ def main() -> None:
 
 def measure(dim: int, tokens: int, rounds: int, clock: Callable[[], float]) -> float:
     """Print the line of one size, and return the working memory of our block in bytes."""
-    ours, theirs, difference = pair(block_config(dim, FFN[dim]), tokens)
+    ours, theirs, difference = pair(block_config(dim, ffn_dim(dim)), tokens)
     memory = [working_memory(ours), working_memory(theirs)]
     times: list[list[float]] = [[], []]
     for _ in range(rounds):  # interleaved, so that a busy machine disturbs both alike
@@ -196,11 +194,11 @@ def _weight(name: str, shape: tuple[int, ...]) -> mx.array:
     return drawn(shape, mx.float32, 0.1) + float(name.endswith("weight"))
 
 
-def block_config(dim: int, ffn_dim: int) -> Scail2Config:
+def block_config(dim: int, inner: int) -> Scail2Config:
     """Return the sizes of a Wan block; a head has 128 channels."""
     return Scail2Config(
         dim=dim,
-        ffn_dim=ffn_dim,
+        ffn_dim=inner,
         freq_dim=256,
         num_heads=dim // HEAD_DIM,
         num_layers=1,

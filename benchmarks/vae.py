@@ -1,9 +1,10 @@
 """The VAE against diffusers' AutoencoderKLWan: time and peak memory of encoding and decoding, same random weights.
 
 `python -m benchmarks.vae`. Real sizes (dim 96, 16 latent channels), float32, the CPU. Needs diffusers and torch beside
-the project (see README.md). Peaks are measured in a process of their own each: resident memory at its highest
-(Linux's VmHWM, reset after the weights are loaded and a small warm-up) minus what was resident then. The causal cache,
-the frames that every layer must remember, is counted in the objects that hold it, and subtracted.
+the project (see README.md); with `--weights FILE` the VAE of a file is measured alone, without them. Peaks are measured
+in a process of their own each: resident memory at its highest (Linux's VmHWM, reset after the weights are loaded and a
+small warm-up) minus what was resident then. The causal cache, the frames that every layer must remember, is counted in
+the objects that hold it, and subtracted.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ require_mlx()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import heading  # noqa: E402
+from mlx_backend.interface.latent_space import WAN21  # noqa: E402
 from mlx_backend.interface.tiling import Tiling  # noqa: E402
-from mlx_backend.models import vae21  # noqa: E402
+from mlx_backend.models import vae as vae_halves  # noqa: E402
 from mlx_backend.models import vae_tiles as vae_tiles  # noqa: E402
 from mlx_backend.models.vae_layers import Stream  # noqa: E402
 from mlx_backend.pipelines.decode import decode_segment  # noqa: E402
@@ -49,7 +51,6 @@ class Mlx:
         self._vae = load_component(fitting(Snapshot({"vae": weights}, weights, {}), "vae", "auto"), lambda: None)
         self._tiling = Tiling(tile, 64) if tile else None
         self._remembered: list[int] = []  # bytes, by stream
-        self._count_caches()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """[F, H, W, 3] in -1..1 to the normalised latent [16, T, h, w]."""
@@ -71,7 +72,8 @@ class Mlx:
         mx.reset_peak_memory()
         return mx.get_active_memory()
 
-    def _count_caches(self) -> None:
+    def count_caches(self) -> None:
+        """Count from here on."""
         remembered = self._remembered
 
         class Counted(Stream):
@@ -86,7 +88,7 @@ class Mlx:
                 remembered[self.number] = sum(frame.nbytes for held in self.past.values() for frame in held)
                 return super().step(x)
 
-        vae21.Stream = vae_tiles.Stream = Counted
+        vae_halves.Stream = vae_tiles.Stream = Counted
 
 
 class Diffusers:
@@ -101,9 +103,8 @@ class Diffusers:
         self._torch = torch
         self._vae = AutoencoderKLWan().eval().requires_grad_(requires_grad=False)
         self._vae.load_state_dict(load_file(weights), assign=True)
-        self._mean, self._std = (np.array(v, np.float32).reshape(-1, 1, 1, 1) for v in (vae21.MEAN, vae21.STD))
+        self._mean, self._std = (np.array(v, np.float32).reshape(-1, 1, 1, 1) for v in (WAN21.mean, WAN21.std))
         self._cache = 0
-        self._count_caches()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """[F, H, W, 3] in -1..1 to the normalised latent [16, T, h, w]."""
@@ -119,7 +120,8 @@ class Diffusers:
         """Return what the last pass remembered."""
         return self._cache
 
-    def _count_caches(self) -> None:
+    def count_caches(self) -> None:
+        """Count from here on."""
         vae, clear = self._vae, self._vae.clear_cache
 
         def count_and_clear() -> None:
@@ -141,23 +143,29 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=128, help="pixels, for the row that is labelled as tiled")
     parser.add_argument("--part", choices=("both", "memory", "time"), default="both")
     parser.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=DIRECTIONS)
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="measure this VAE alone, without diffusers")
     parser.add_argument("--measure", nargs=3, metavar=("WHICH", "DIRECTION", "WEIGHTS"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     size = (chosen.height, chosen.width, chosen.frames)
     if chosen.measure:
         sys.stdout.write(json.dumps(measure(*chosen.measure, size, chosen.tile)) + "\n")
         return
-    if importlib.util.find_spec("diffusers") is None:
-        sys.exit("This measurement compares with diffusers, which is not installed: see benchmarks/README.md.")
+    alone = chosen.weights is not None
+    if not alone and importlib.util.find_spec("diffusers") is None:
+        sys.exit(
+            "This measurement compares with diffusers, which is not installed: see benchmarks/README.md, or name a VAE "
+            "to measure alone with --weights FILE."
+        )
     with tempfile.TemporaryDirectory() as folder:
-        weights = random_weights(Path(folder))
-        say(f"$ python -m {' '.join(['benchmarks.vae', *sys.argv[1:]])}")
-        say(f"{describe_machine()}, {torch_versions()}")
-        say(f"{chosen.width}x{chosen.height}, {chosen.frames - 4} and {chosen.frames} frames, float32, random weights")
+        weights = chosen.weights or random_weights(Path(folder))
+        say(heading("vae") if alone else f"{heading('vae')}, {torch_versions()}")
+        lengths = f"{chosen.frames - 4} and {chosen.frames} frames"
+        say(f"{chosen.width}x{chosen.height}, {lengths}, float32, {weights.name if alone else 'random weights'}")
+        rivals = () if alone else ("diffusers",)
         if chosen.part != "time":
-            peaks(weights, size, chosen.tile, chosen.directions)
+            peaks(weights, size, chosen.tile, chosen.directions, rivals)
         if chosen.part != "memory":
-            times(weights, (chosen.height, chosen.width, chosen.frames - 4), chosen.rounds, chosen.directions)
+            times(weights, (chosen.height, chosen.width, chosen.frames - 4), chosen.rounds, chosen.directions, rivals)
 
 
 def say(line: str) -> None:
@@ -194,13 +202,15 @@ def example(direction: str, size: tuple[int, int, int]) -> np.ndarray:
     return random.standard_normal((16, (frames - 1) // 4 + 1, height // 8, width // 8), np.float32)
 
 
-def peaks(weights: Path, size: tuple[int, int, int], tile: int, directions: Sequence[str]) -> None:
+def peaks(
+    weights: Path, size: tuple[int, int, int], tile: int, directions: Sequence[str], rivals: Sequence[str]
+) -> None:
     """Measure every case in a process of its own; print the table."""
     height, width, frames = size
     say(f"  {'MB beyond weights and warm-up':<44}{'peak':>9}{'cache':>9}{'rest':>9}")
     for direction in directions:
         rest = {}
-        for which in ("diffusers", "mlx", "mlx tiled"):
+        for which in (*rivals, "mlx", "mlx tiled"):
             for count in [frames] if "tiled" in which else [frames - 4, frames]:
                 found = measured_apart(which, direction, weights, (height, width, count), tile)
                 label = f"{direction}, {which}{f' ({tile} pixels)' if 'tiled' in which else ''}, {count} frames"
@@ -208,10 +218,9 @@ def peaks(weights: Path, size: tuple[int, int, int], tile: int, directions: Sequ
                 say(row(label, found["peak"], found["cache"], rest[which]))
                 if "mlx_peak" in found:
                     say(row("  by mx.get_peak_memory()", found["mlx_peak"], found["cache"]))
-        say(
-            f"{direction}: peak beyond the causal cache, untiled, mlx / diffusers: "
-            f"{rest['mlx'] / rest['diffusers']:.3f} (bar {BAR})"
-        )
+        for rival in rivals:
+            ratio = rest["mlx"] / rest[rival]
+            say(f"{direction}: peak beyond the causal cache, untiled, mlx / {rival}: {ratio:.3f} (bar {BAR})")
 
 
 def row(label: str, *sizes: int) -> str:
@@ -232,6 +241,7 @@ def measured_apart(which: str, direction: str, weights: Path, size: tuple[int, i
 def measure(which: str, direction: str, weights: str, size: tuple[int, int, int], tile: int) -> dict[str, int]:
     """Return the bytes that one pass adds to what is resident, and its causal cache."""
     made = Diffusers(Path(weights)) if which == "diffusers" else Mlx(Path(weights), tile if "tiled" in which else 0)
+    made.count_caches()
     getattr(made, direction)(example(direction, WARM_UP))
     made.cache_bytes()
     subject = example(direction, size)
@@ -251,26 +261,29 @@ def resident(name: str) -> int:
     raise SystemExit(f"/proc/self/status has no {name}: this measurement needs Linux.")
 
 
-def times(weights: Path, size: tuple[int, int, int], rounds: int, directions: Sequence[str]) -> None:
-    """Run both in this process, in turns; print the table and how much their results differ."""
-    both = {"diffusers": Diffusers(weights), "mlx": Mlx(weights)}
+def times(
+    weights: Path, size: tuple[int, int, int], rounds: int, directions: Sequence[str], rivals: Sequence[str]
+) -> None:
+    """Run all in this process, in turns; print the table and how much their results differ."""
+    all_made = {name: Diffusers(weights) for name in rivals} | {"mlx": Mlx(weights)}
     for direction in directions:
         subject = example(direction, size)
-        taken: dict[str, list[float]] = {name: [] for name in both}
+        taken: dict[str, list[float]] = {name: [] for name in all_made}
         results = {}
-        for made in both.values():
+        for made in all_made.values():
             getattr(made, direction)(example(direction, WARM_UP))
         for _ in range(rounds):
-            for name, made in both.items():
+            for name, made in all_made.items():
                 spent, results[name] = timed(getattr(made, direction), subject)
                 taken[name].append(spent / size[2])
         for name, found in taken.items():
             say(f"  {f'{direction}, {name}, seconds per frame':<44}{statistics.median(found):9.3f}")
-        ratio = statistics.median(a / b for a, b in zip(taken["mlx"], taken["diffusers"], strict=True))
-        off = float(np.abs(results["mlx"] - results["diffusers"]).max())
-        spread = float(results["diffusers"].std())
-        say(f"{direction}: time, mlx / diffusers: {ratio:.2f}, {size[2]} frames, median of {rounds}")
-        say(f"{direction}: largest difference {off:.1e}, standard deviation of the result {spread:.3f}")
+        for rival in rivals:
+            ratio = statistics.median(a / b for a, b in zip(taken["mlx"], taken[rival], strict=True))
+            off = float(np.abs(results["mlx"] - results[rival]).max())
+            spread = results[rival].std()
+            say(f"{direction}: time, mlx / {rival}: {ratio:.2f}, {size[2]} frames, median of {rounds}")
+            say(f"{direction}: largest difference {off:.1e}, standard deviation of the result {spread:.3f}")
 
 
 def timed(work: Callable[[np.ndarray], np.ndarray], subject: np.ndarray) -> tuple[float, np.ndarray]:

@@ -1,1 +1,1 @@
-"""The sample: scripts that draw its pictures and videos, and a runner for the workflows without ComfyUI."""
+"""The sample workflows, run without ComfyUI: `python -m demo`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,14 @@ require_mlx()  # before torch: its BLAS is not the one that MLX should find
 
 import numpy as np  # noqa: E402
 
-from demo.graph import Graph, run_graph  # noqa: E402
+from demo.graph import Graph, read_graph, run_graph, workflows  # noqa: E402
 from demo.pack import ROOT, load_pack, pack_nodes  # noqa: E402
 from demo.stand_ins import CoreNodes  # noqa: E402
-from demo.workflows import NEED_MORE_MODELS  # noqa: E402
-from demo.workflows import WORKFLOWS as BUILDERS  # noqa: E402
 from mlx_backend.interface.small_model import ASSETS, SMALL_SETTINGS  # noqa: E402
 from mlx_backend.media.contact_sheet import contact_sheet, side_by_side  # noqa: E402
 from mlx_backend.media.resize import PHOTO, fit  # noqa: E402
 from mlx_backend.media.write import write_video  # noqa: E402
 
-WORKFLOWS = tuple(name for name in BUILDERS if name not in NEED_MORE_MODELS)
 SHOWN = ("scail2_animation", "scail2_replacement", "scail2_two_people")
 FPS = 16
 MOMENTS = 3  # of each clip in the overview
@@ -34,7 +30,7 @@ QUICK = SMALL_SETTINGS  # the workflows have the published model's
 def main() -> None:
     """Run the workflows, save their videos, each beside its inputs too, and contact sheets, and say where they are."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument("--workflow", choices=WORKFLOWS, help="(default: animation, replacement and two people)")
+    parser.add_argument("--workflow", choices=workflows(), help="(default: animation, replacement and two people)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="another snapshot than the small one of the pack")
     parser.add_argument("--output", type=Path, default=ROOT / "output", metavar="DIR")
     chosen = parser.parse_args()
@@ -52,7 +48,7 @@ def main() -> None:
     nodes = CoreNodes(ASSETS, chosen.output).by_class() | pack_nodes(load_pack())
     rows = []
     for name in (chosen.workflow,) if chosen.workflow else SHOWN:
-        graph = json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+        graph = read_graph(name)
         outputs = run_graph(graph, nodes, overrides)
         clips = shown(graph, outputs)
         sheet, beside = chosen.output / f"{name}.png", chosen.output / f"{name}_side_by_side.mp4"

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+API = Path(__file__).parent / "api"
+NEED_MORE_MODELS = ("scail2_sam3_masks", "scail2_core_template")
+"""Workflows that need models beside SCAIL-2, and so do not run here."""
 
 Graph = Mapping[str, Mapping[str, Any]]
 Node = Callable[[dict[str, Any]], tuple]
+
+
+def workflows() -> list[str]:
+    """Return the names of the shipped workflows that run here."""
+    return sorted({path.stem for path in API.glob("*.json")} - {*NEED_MORE_MODELS})
+
+
+def read_graph(name: str) -> Graph:
+    """Return a shipped workflow as the page would send it."""
+    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def is_link(value: Any) -> bool:

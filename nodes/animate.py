@@ -37,7 +37,10 @@ class Scail2Animate(io.ComfyNode):
             category=sockets.CATEGORY,
             description="SCAIL-2 from pictures to frames in one node: loads, encodes, samples with a preset, decodes, "
             "and brings the result back to the driving video's frame rate. The single nodes offer every setting.",
-            search_aliases=["scail", "scail2", "animate", "character replacement", "motion transfer", "all in one"],
+            search_aliases=[
+                *("scail", "scail2", "animate", "wan animate", "character replacement", "replace person"),
+                *("motion transfer", "reference video", "pose", "dance", "long video", "all in one"),
+            ],
             inputs=_inputs(),
             outputs=[
                 io.Image.Output("images", display_name="images"),

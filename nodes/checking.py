@@ -12,7 +12,7 @@ from ..mlx_backend.pipelines.input_check import check_inputs
 from . import host, sockets
 from .masks import shown
 from .sampling import Scail2Sampler
-from .settings import widget, widgets
+from .settings import checked, widget, widgets
 from .tensors import to_image, to_numpy
 
 PICTURES = ("reference_image", "driving_video", "reference_mask", "driving_mask", "mode", "width", "height")
@@ -40,6 +40,14 @@ class Scail2InputCheck(io.ComfyNode):
                 io.String.Output("report", display_name="report"),
             ],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, width: int | None, height: int | None, segment_length: int | None, segment_overlap: int | None
+    ) -> bool | str:
+        """Refuse what constants decide before anything is queued."""
+        segments = {"segment_length": segment_length, "segment_overlap": segment_overlap}
+        return checked({"width": width, "height": height} | segments)
 
     @classmethod
     def execute(

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..mlx_backend.members.scail2.framing import METHODS, Framing, fit_reference
 from . import host, sockets
-from .settings import widget
+from .settings import checked, widget
 from .tensors import to_image, to_numpy
 
 
@@ -32,6 +32,11 @@ class Scail2FitReference(io.ComfyNode):
                 io.Float.Output("scale", display_name="scale"),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, width: int | None, height: int | None) -> bool | str:
+        """Refuse what constants decide before anything is queued."""
+        return checked({"width": width, "height": height})
 
     @classmethod
     def execute(

@@ -38,7 +38,8 @@ class HostListener(Listener):
         self._bar = None
         self._phase = ""
         self._event: Progress | None = None
-        self._told: list[str] = []
+        self._warned: list[str] = []
+        self._noted: list[str] = []
         self._clock = clock
         self._status = Status(clock)
         self._line, self._shown_at = "", -math.inf
@@ -81,13 +82,13 @@ class HostListener(Listener):
     def warn(self, message: str) -> None:
         """Log a warning, and show it under the node."""
         LOGGER.warning(message)
-        self._told.append(f"Warning: {message}")
+        self._warned.append(f"Warning: {message}")
         self._show()
 
     def note(self, message: str) -> None:
         """Log a note, and show it under the node."""
         LOGGER.info(message)
-        self._told.append(message)
+        self._noted.append(message)
         self._show()
 
     def check_cancelled(self) -> None:
@@ -97,9 +98,12 @@ class HostListener(Listener):
             management.throw_exception_if_processing_interrupted()
 
     def _show(self) -> None:
-        """Show what was told and where the run is as the running node's text; pages without such texts show nothing."""
+        """Show where the run is, then warnings, then notes, as the running node's text; some pages have no such texts.
+
+        What moves comes first: a page with previews leaves room for little more.
+        """
         self._shown_at = self._clock()
-        lines = [*self._told, self._line] if self._line else self._told
+        lines = [*([self._line] if self._line else []), *self._warned, *self._noted]
         server, execution = sys.modules.get("server"), sys.modules.get("comfy_execution.utils")
         context = execution.get_executing_context() if execution is not None else None
         instance = getattr(getattr(server, "PromptServer", None), "instance", None)

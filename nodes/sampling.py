@@ -11,7 +11,7 @@ from ..mlx_backend.interface.settings import SETTINGS, sampling_of, scene_of
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
 from .neighbour import neighbour
-from .settings import DEFAULTS, as_input
+from .settings import DEFAULTS, as_input, checked
 from .tensors import to_clip_request, to_latent, to_numpy, to_text
 
 
@@ -27,13 +27,24 @@ class Scail2Sampler(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Makes the reference character perform the driving video's motion: in its own scene "
             "(animation) or in the driving video's scene (replacement). Videos of any length; no frame is dropped.",
-            search_aliases=["scail", "scail2", "animate", "character replacement", "motion transfer"],
+            search_aliases=[
+                *("scail", "scail2", "animate", "wan animate", "character replacement", "replace person"),
+                *("motion transfer", "reference video", "pose", "dance", "long video"),
+            ],
             inputs=[*_inputs(), *(as_input(row) for row in SETTINGS.values()), *_core()],
             outputs=[
                 io.Latent.Output("latent", display_name="latent"),
                 io.String.Output("report", display_name="report"),
             ],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, width: int | None, height: int | None, segment_length: int | None, segment_overlap: int | None
+    ) -> bool | str:
+        """Refuse what constants decide before anything is queued."""
+        segments = {"segment_length": segment_length, "segment_overlap": segment_overlap}
+        return checked({"width": width, "height": height} | segments)
 
     @classmethod
     def execute(

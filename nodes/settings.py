@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..mlx_backend.interface.settings import SETTINGS, Setting
+from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.geometry import check_size
+from ..mlx_backend.interface.segments import check_segments
+from ..mlx_backend.interface.settings import SETTINGS, Setting, complete
 from ..mlx_backend.members.scail2 import MEMBER
 
 DEFAULTS = MEMBER.defaults
+SEGMENTS = ("segment_length", "segment_overlap")
 
 
 def widget(setting: str, /, **changes: Any) -> io.Input:
@@ -21,6 +26,26 @@ def widget(setting: str, /, **changes: Any) -> io.Input:
 def widgets(*names: str) -> list[io.Input]:
     """Return the inputs of several settings as they are."""
     return [widget(name) for name in names]
+
+
+def checked(given: Mapping[str, Any]) -> bool | str:
+    """Return True for sizes and segments that a run can have, else the sentence that says what is allowed.
+
+    ComfyUI asks before anything is queued, with None for what is linked; it leaves limits to whoever is asked.
+    """
+    values = {name: value for name, value in given.items() if value is not None}
+    for name, value in values.items():
+        row = SETTINGS[name]
+        if not row.low <= value <= row.high:
+            return f"The {name} is {value}, but it must be {row.low:g} to {row.high:g}."
+    values = complete({name: values.get(name) for name in ("width", "height", *SEGMENTS)}, DEFAULTS)
+    try:
+        check_size(values["width"], values["height"])
+        if not any(name in given and given[name] is None for name in SEGMENTS):
+            check_segments(values["segment_length"], values["segment_overlap"])
+    except RequestError as error:
+        return str(error)
+    return True
 
 
 def as_input(row: Setting) -> io.Input:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from ..mlx_backend.interface.errors import RequestError
-from ..mlx_backend.interface.geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, latent_frames
+from ..mlx_backend.interface.geometry import latent_frames
+from ..mlx_backend.interface.latent_space import TEMPORAL_STRIDE, WAN21
 from ..mlx_backend.interface.segments import Segment, SegmentPlan
 from ..mlx_backend.members.scail2 import MEMBER
 
@@ -37,10 +38,8 @@ def to_image(frames: np.ndarray) -> torch.Tensor:
 
 def to_latent(latents: SegmentLatents) -> dict[str, Any]:
     """Return a LATENT: `samples` raw [S, 16, T, h, w], segments of equal length; a shorter last one lies in the tag."""
-    from ..mlx_backend.pipelines.latents import raw
-
     plan = latents.plan
-    arrays = [raw(latent) for latent in latents.segments]
+    arrays = [latents.space.raw(latent) for latent in latents.segments]
     equal = [array for array in arrays if array.shape == arrays[0].shape]
     tail = [array for array in arrays if array.shape != arrays[0].shape]  # at most the last segment
     return {
@@ -59,7 +58,7 @@ def to_latent(latents: SegmentLatents) -> dict[str, Any]:
 
 def from_latent(latent: dict[str, Any]) -> SegmentLatents:
     """Return what `to_latent` was given, or a plain LATENT as one segment, whole. Raises RequestError for others."""
-    from ..mlx_backend.pipelines.latents import SegmentLatents, normalised
+    from ..mlx_backend.pipelines.latents import SegmentLatents
 
     samples, tag = latent["samples"], latent.get(LATENT_KEY)
     if tag is None:
@@ -67,7 +66,7 @@ def from_latent(latent: dict[str, Any]) -> SegmentLatents:
     segments = tuple(Segment(*numbers) for numbers in tag["segments"])
     arrays = [*samples, *([] if tag["tail"] is None else [tag["tail"]])]
     found = [tuple(array.shape[:2]) for array in arrays]
-    wanted = [(LATENT_CHANNELS, latent_frames(segment.frames)) for segment in segments]
+    wanted = [(WAN21.channels, latent_frames(segment.frames)) for segment in segments]
     if found != wanted:
         raise RequestError(
             f"The latent has segments of (channels, frames) {found}, but its own plan says {wanted}: "
@@ -75,7 +74,7 @@ def from_latent(latent: dict[str, Any]) -> SegmentLatents:
         )
     plan = SegmentPlan(segments, tag["frames"], tag["overlap"])
     return SegmentLatents(
-        tuple(normalised(a.detach().cpu().float().numpy()) for a in arrays),
+        tuple(WAN21.normalised(a.detach().cpu().float().numpy()) for a in arrays),
         plan,
         matches_colours=tag.get("anchor") == "lab",
     )
@@ -84,10 +83,10 @@ def from_latent(latent: dict[str, Any]) -> SegmentLatents:
 def _plain_tag(samples: torch.Tensor) -> dict[str, Any]:
     """Return the tag of a clip that another sampler made, as one segment."""
     shape = tuple(samples.shape)
-    if len(shape) != 5 or shape[0] != 1 or shape[1] != LATENT_CHANNELS or not samples.numel():
+    if len(shape) != 5 or shape[0] != 1 or shape[1] != WAN21.channels or not samples.numel():
         raise RequestError(
             f"The latent has the shape {list(shape)}, but without the '{LATENT_KEY}' entry of Scail2Sampler, which "
-            f"says how segments join, it must be one clip, [1, {LATENT_CHANNELS}, frames, height, width]: connect the "
+            f"says how segments join, it must be one clip, [1, {WAN21.channels}, frames, height, width]: connect the "
             "sampler directly, choose one of a batch with Latent From Batch, or use VAE Decode."
         )
     frames = TEMPORAL_STRIDE * (shape[2] - 1) + 1

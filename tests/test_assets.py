@@ -1,4 +1,4 @@
-"""The shipped samples are what `demo.draw_assets` draws, and fit together."""
+"""The shipped samples are what `tools.draw_assets` draws, and fit together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from support import Recorder, a_scene
 
-from demo import draw_assets
-from demo.draw_assets import is_mask, person, write_video
-from demo.samples import FRAME_COUNT, FRAME_RATE, LONG_COUNT, LONG_RATE, SIZE, pair, prompt, solo, times
 from mlx_backend.members.scail2.inspection import inspect_people
 from mlx_backend.members.scail2.scene import prepare_scene
+from tools import draw_assets
+from tools.draw_assets import is_mask, person, write_video
+from tools.samples import FRAME_COUNT, FRAME_RATE, LONG_COUNT, LONG_RATE, SIZE, pair, prompt, solo, times
 from world.puppets import PARTS
 from world.scenes import MODES, WORDS
 from world.shapes import seen

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from support import GOLDENS, ROOT
 
-from demo import samples
-from demo.comfy_nodes import CORE as KNOWN_CORE
-from demo.draw_locales import read
-from demo.workflows import NEED_MORE_MODELS, WORKFLOWS
+from demo.graph import NEED_MORE_MODELS, read_graph
 from mlx_backend.media.read import read_video
+from tools import samples
+from tools.comfy_nodes import CORE as KNOWN_CORE
+from tools.draw_locales import read
+from tools.workflows import WORKFLOWS
 from training.measures import decibels
 from world.scenes import Example
 
@@ -84,7 +85,7 @@ def write_core_vae(path):
 
 def graph(name, **sampler):
     """Return a shipped workflow with the tiny snapshot and small settings."""
-    made = json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    made = read_graph(name)
     for node in made.values():
         if node["class_type"] == "LoadScail2MLX":
             node["inputs"]["snapshot"] = "tiny"
@@ -132,7 +133,7 @@ def test_translations_are_served(base):
 
 
 def test_the_core_nodes_are_as_the_builder_knows_them(base):
-    """The table in demo/core_nodes.py has their inputs in the server's order; it may lack what only advises."""
+    """The table in tools/comfy_nodes.py has their inputs in the server's order; it may lack what only advises."""
     info = ask("/object_info")
     for name, known in KNOWN_CORE.items():
         found = info[name]
@@ -182,7 +183,7 @@ def nothing_installed(base):
 
 def test_a_newcomer_can_queue_a_workflow_as_it_is(base, nothing_installed):
     """The small model of the pack makes the sample's puppet dance."""
-    made = json.loads((ROOT / "demo" / "api" / "scail2_animation.json").read_text(encoding="utf-8"))
+    made = read_graph("scail2_animation")
     entry = finished(queue(made), 400)
     assert entry["status"]["status_str"] == "success", entry["status"]
     (path,) = saved(base, entry)

@@ -16,11 +16,11 @@ from demo.pack import load_pack
 from mlx_backend.interface.continuation import Continuation
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.geometry import LatentSize
+from mlx_backend.interface.latent_space import WAN21
 from mlx_backend.members.member import Encoding
 from mlx_backend.members.scail2.comfy_streams import ComfyCondition, ComfyStreams, applying, percent_to_sigma
 from mlx_backend.members.scail2.prepared import prepare_run
 from mlx_backend.pipelines.continuing import Continuing
-from mlx_backend.pipelines.latents import normalised, raw
 from mlx_backend.pipelines.picture import encode_picture
 from mlx_backend.pipelines.planning import plan_denoising
 from mlx_backend.pipelines.store import get_dit, get_vae
@@ -48,8 +48,8 @@ def conditioning(text, clip_tokens, streams):
     padded[: len(text)] = text
     options = {
         "ref_mask_flag": not streams.replacement,
-        "reference_latents": [tensor(raw(np.array(r.latent))) for r in streams.references],
-        "pose_video_latent": tensor(raw(np.array(streams.driving))),
+        "reference_latents": [tensor(WAN21.raw(np.array(r.latent))) for r in streams.references],
+        "pose_video_latent": tensor(WAN21.raw(np.array(streams.driving))),
         "clip_vision_output": SimpleNamespace(penultimate_hidden_states=tensor(clip_tokens)),
         "start_percent": 0.0,
         "end_percent": 1.0,
@@ -81,7 +81,7 @@ class CoreGraph:
         if number:
             continuing = Continuing(vae=vae, how=Continuation(), plan=run.plan, tiling=None, listener=listener)
             history = continuing.history(number, list(made), size)
-            samples = tensor(raw(np.array(history.clean)))
+            samples = tensor(WAN21.raw(np.array(history.clean)))
             known = np.broadcast_to(np.array(history.mask), (1, *size.shape[1:]))
             self.noise_mask = tensor(1 - known.astype(np.float32))
         self.latent = {"samples": samples} | ({} if self.noise_mask is None else {"noise_mask": self.noise_mask})
@@ -130,7 +130,7 @@ def test_the_same_streams_give_what_our_sampler_gives(index, nodes, models, mode
 @pytest.mark.parametrize("index", [3, 4])
 def test_a_clip_is_continued_as_our_sampler_continues_it(index, nodes, models, model, listener):
     ours = sampled(nodes, index, segment_seed="fixed", resume=False)[1]["samples"]
-    graph = CoreGraph(index, models, listener, number=1, made=[normalised(ours[0].numpy())])
+    graph = CoreGraph(index, models, listener, number=1, made=[WAN21.normalised(ours[0].numpy())])
     latent = sample(nodes, graph, model)
     known = graph.noise_mask[0, 0] == 0
     assert (latent["samples"][0] - ours[1]).abs().max() < BAR
@@ -186,7 +186,7 @@ def test_outside_its_range_the_pose_and_its_mask_are_no_tokens(nodes, models, mo
         # the sigmas are 1, .976, .941, .889, .800, .616, and half of the schedule is passed below .8889
         velocity = dit(x, grid.timesteps[step], conditionings[step >= 4], still)
         x = x + (grid.sigmas[step + 1] - grid.sigmas[step]) * velocity
-    assert np.abs(made.numpy() - raw(np.array(x))).max() < BAR
+    assert np.abs(made.numpy() - WAN21.raw(np.array(x))).max() < BAR
     always = sample(nodes, graph, model, **steps)["samples"][0]
     assert (made - always).abs().max() > 1e-3
 

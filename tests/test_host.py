@@ -25,7 +25,7 @@ def test_warnings_and_notes_are_shown_under_the_node(host, monkeypatch):
     listener = host.HostListener()
     listener.note("About 3 minutes.")
     listener.warn("There is no mask.")
-    assert shown == [("7", "About 3 minutes."), ("7", "About 3 minutes.\nWarning: There is no mask.")]
+    assert shown == [("7", "About 3 minutes."), ("7", "Warning: There is no mask.\nAbout 3 minutes.")]
 
 
 @pytest.mark.parametrize("server", [None, types.SimpleNamespace(), types.SimpleNamespace(PromptServer=object)])

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 from support import ROOT
 
-from demo.draw_locales import ENGLISH, FILES, LOCALES, draw, english, languages, read, texts, write
+from tools.draw_locales import ENGLISH, FILES, LOCALES, draw, english, languages, read, texts, write
 
 LANGUAGES = ("ja", "zh")
 OF_THE_LANGUAGE = {"ja": re.compile("[\u3040-\u30ff\u4e00-\u9fff]"), "zh": re.compile("[\u4e00-\u9fff]")}
@@ -39,7 +39,7 @@ def translated(request):
 
 
 def test_english_is_what_the_schemas_say():
-    assert read(ENGLISH) == english(), "run python -m demo.draw_locales"
+    assert read(ENGLISH) == english(), "run python -m tools.draw_locales"
 
 
 def test_every_node_has_its_texts(source, nodes):
@@ -71,7 +71,7 @@ def test_the_languages_are_those_tested():
 
 def test_a_language_has_the_keys_of_english(source, translated):
     language, held = translated
-    assert list(held) == list(source), f"run python -m demo.draw_locales, then complete locales/{language}"
+    assert list(held) == list(source), f"run python -m tools.draw_locales, then complete locales/{language}"
 
 
 def test_no_text_is_empty_or_left_in_english(source, translated):

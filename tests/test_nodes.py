@@ -108,12 +108,12 @@ def test_frames_through_the_nodes_match_the_golden(index, nodes):
 
 def test_the_latent_is_what_core_nodes_understand(nodes):
     """One segment of 4k+1 frames: `samples` are raw, so a plain decode of them gives our frames."""
-    from mlx_backend.models.vae21 import MEAN, STD
+    from mlx_backend.interface.latent_space import WAN21
 
     vae, latent = sampled(nodes, 0)
     samples = latent["samples"]
     assert tuple(samples.shape) == (1, 16, 3, 8, 12)
-    mean, std = (torch.tensor(values).reshape(16, 1, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values).reshape(16, 1, 1, 1) for values in (WAN21.mean, WAN21.std))
     from mlx_backend.interface.events import LogListener
     from mlx_backend.pipelines.decode import decode_segment
     from mlx_backend.pipelines.store import Models, ModelStore, get_vae
@@ -350,3 +350,23 @@ def test_the_help_page_begins_with_a_picture_of_the_node(name):
 
 def test_every_picture_of_the_help_pages_is_shown():
     assert sorted(path.stem for path in (ROOT / "web" / "docs" / "images").iterdir()) == sorted(IDS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, True),
+        ({"width": None, "segment_length": None}, True),
+        ({"width": 100}, "multiple of 32: use 96 or 128"),
+        ({"height": 8192}, "must be 32 to 4096"),
+        ({"segment_length": 4}, "must be 5 to 1025"),
+        ({"segment_length": 80}, "4k\\+1 frames: use 77 or 81"),
+        ({"segment_length": 5, "segment_overlap": 5}, "must be smaller than the segment length"),
+    ],
+)
+@pytest.mark.parametrize("node", ["Scail2Sampler", "Scail2InputCheck"])
+def test_constants_that_no_run_can_have_are_refused_before_the_queue(node, changes, said):
+    given = {"width": 96, "height": 64, "segment_length": 81, "segment_overlap": 5} | changes
+    cls = next(cls for cls in load_pack().NODES if cls.GET_SCHEMA().node_id == node)
+    found = cls.validate_inputs(**given)
+    assert found is True if said is True else re.search(said, found)

@@ -223,12 +223,12 @@ def test_the_text_under_the_node_is_not_sent_more_often_than_it_is_read(pack, mo
     listener.note("About 3 minutes.")
     for done in range(101):
         listener.progress(Progress(phase="downloading vae.safetensors", done=done, total=100))
-    assert all(lines[0] == "About 3 minutes." for lines in shown)
-    lasts = [lines[-1] for lines in shown[1:]]
-    assert "0%" in lasts[0]
-    assert "100%" in lasts[-1]
+    assert all(lines[-1] == "About 3 minutes." for lines in shown)
+    firsts = [lines[0] for lines in shown[1:]]
+    assert "0%" in firsts[0]
+    assert "100%" in firsts[-1]
     # three looks at the clock an event, a text at least half a second after the one before, the first and the last
-    assert 4 <= len(lasts) <= 101 * 0.04 / 0.5 + 3
+    assert 4 <= len(firsts) <= 101 * 0.04 / 0.5 + 3
 
 
 @pytest.mark.parametrize("tiling", [None, Tiling(128, 16)])

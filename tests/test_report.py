@@ -20,10 +20,12 @@ from demo.pack import load_pack
 from mlx_backend.cli.main import main
 from mlx_backend.interface.errors import Cancelled
 from mlx_backend.interface.events import Listener, Progress
+from mlx_backend.interface.latent_space import WAN21
 from mlx_backend.interface.requests import LoraRequest, SamplingSettings, Scene
 from mlx_backend.interface.segments import plan_segments
 from mlx_backend.interface.version import VERSION
 from mlx_backend.members.member import NoPictures, PreparedRun
+from mlx_backend.members.scail2 import MEMBER
 from mlx_backend.pipelines.generate import generate
 from mlx_backend.pipelines.kept_files import keep_new_file
 from mlx_backend.pipelines.pictures import PictureMaterial, prepare
@@ -194,11 +196,11 @@ def test_the_model_is_told_by_its_numbers_and_without_its_folders(models):
 def one_run(*loras):
     """A still picture that was made with a DiT of these LoRAs, from features of nobody knows which words."""
     models = Models(Handle(ModelStore(Snapshot.open(SNAPSHOT), "float32"), "dit", loras))
-    prepared = PreparedRun(NoPictures((96, 64)), None, plan_segments(1, 81, 5), ((16, 1, 8, 12),))
+    prepared = PreparedRun(NoPictures((96, 64), WAN21), None, plan_segments(1, 81, 5), ((16, 1, 8, 12),))
     features = TextFeatures(np.zeros((1, 64), np.float32), np.zeros((1, 64), np.float32))
     return Run(
         models=models,
-        material=PictureMaterial(prepared, features),
+        material=PictureMaterial(MEMBER, prepared, features),
         settings=a_sampling(),
         how=None,
         facts={"scene": {"mode": "animation"}, "pictures": {}},

@@ -39,9 +39,11 @@ def test_few_rows_are_multiplied_packed_and_many_unpacked(packed, monkeypatch):
     assert not calls
     few = packed(x[:32])
     assert calls == [32]
-    # the same products summed in another order
-    assert np.allclose(np.array(few), np.array(unpacked[:32]), atol=1e-4)
-    assert mx.array_equal(packed.prepared()(x[:32]), unpacked[:32]).item(), "chunks are multiplied unpacked"
+    chunk = packed.prepared()(x[:32])
+    assert calls == [32], "chunks are multiplied unpacked"
+    # The same products summed in another order: so is a dense one of another number of rows, in some libraries.
+    for made in (few, chunk):
+        assert np.allclose(np.array(made), np.array(unpacked[:32]), atol=1e-4)
 
 
 @pytest.mark.parametrize(

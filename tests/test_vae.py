@@ -205,11 +205,11 @@ def test_a_tile_sees_what_the_layers_reach_and_no_more(golden_vae):
     decoder, encoder = golden_vae.decoder.needs, golden_vae.encoder.needs
     assert decoder(0, 8) == (-7, 8)  # a latent pixel is 8 pixels: 7 latent pixels to each side
     assert encoder(0, 1) == (-29, 8 + 36)
-    first, middle, last = (tile.rows for tile in vae_tiles.decoder_tiles(decoder, (48, 1), Tiling(128, 64)))
+    first, middle, last = (tile.rows for tile in vae_tiles.decoder_tiles(decoder, (48, 1), 8, Tiling(128, 64)))
     assert (first.seen, middle.seen, last.seen) == (slice(0, 23), slice(9, 39), slice(25, 48))
     assert (first.cut, middle.cut, last.cut) == ((False, True), (True, True), (True, False))
     assert [span.inside for span in (first, middle, last)] == [slice(0, 128), slice(128, 256), slice(256, 384)]
-    wider = vae_tiles.decoder_tiles(decoder, (96, 1), Tiling(512, 256))
+    wider = vae_tiles.decoder_tiles(decoder, (96, 1), 8, Tiling(512, 256))
     assert wider[0].rows.seen.stop >= 48 + 16  # half of the overlap asked for to each side
 
 
@@ -299,7 +299,7 @@ def test_few_frames_are_in_memory_beside_the_causal_cache(random_vae, direction,
             streams.append(self)
 
     monkeypatch.setattr("mlx_backend.models.vae_tiles.Stream", Counted)
-    monkeypatch.setattr("mlx_backend.models.vae21.Stream", Counted)
+    monkeypatch.setattr("mlx_backend.models.vae.Stream", Counted)
     monkeypatch.setattr(conv, "CPU_PATCH_BYTES", 1 << 16)
     latent = normal(16, 2, 24, 24)
     pixels = normal(5, 192, 192, 3)

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-from demo.comfy_nodes import CORE
-from demo.draw_workflows import files
-from demo.node_catalogue import AUTOGROW, catalogue
+from demo.graph import NEED_MORE_MODELS
+from demo.graph import read_graph as api
 from demo.pack import load_pack
 from demo.stand_ins import CoreNodes
-from demo.workflow_builder import Workflow
-from demo.workflows import NEED_MORE_MODELS, SUBGRAPHS, WORKFLOWS
+from tools.comfy_nodes import CORE
+from tools.draw_workflows import files
+from tools.node_catalogue import AUTOGROW, catalogue
+from tools.workflow_builder import Workflow
+from tools.workflows import SUBGRAPHS, WORKFLOWS
 
 NAMES = tuple(WORKFLOWS)
 CORE_TEMPLATE = "scail2_core_template"
@@ -41,10 +43,6 @@ PAGE_ONLY = ("control_after_generate", "upload", "video-preview")
 
 def ui(name):
     return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def api(name):
-    return json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def object_info(tmp_path):
@@ -93,7 +91,7 @@ def described_inputs(inputs):
 
 
 def test_the_shipped_files_are_what_the_builder_makes():
-    """After a change of a node: `python -m demo.draw_workflows`."""
+    """After a change of a node: `python -m tools.draw_workflows`."""
     for path, text in files().items():
         assert (ROOT / path).read_text(encoding="utf-8") == text, f"{path} is older than its nodes"
 

@@ -75,14 +75,15 @@ def shares(pictures: np.ndarray) -> np.ndarray:
 
 def scene_of(example: Example) -> Scene:
     """Return an example as the pipeline is given it."""
+    height, width = example.driving.shape[1:3]
     return Scene(
         references=shares(example.references),
         reference_masks=shares(example.reference_masks),
         driving=shares(example.driving),
         driving_mask=shares(example.driving_mask),
         mode=example.mode,
-        width=SIDE,
-        height=SIDE,
+        width=width,
+        height=height,
         fps=SCAIL2.driving_fps,
     )
 

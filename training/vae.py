@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlx_backend.interface.latent_space import WAN21
 from mlx_backend.interface.sizes import VAEConfig
-from mlx_backend.models.vae21 import MEAN, STD
 
 
 class CausalConv3d(nn.Conv3d):
@@ -204,8 +204,8 @@ class VAE(nn.Module):
     def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean (normalised) and log of the variance (of the normalised latent) of pixels in -1..1."""
         mean, log_variance = self.conv1(self.encoder(pixels)).chunk(2, dim=1)
-        scale = _column(STD, mean)
-        return (mean - _column(MEAN, mean)) / scale, log_variance - 2 * scale.log()
+        scale = _column(WAN21.std, mean)
+        return (mean - _column(WAN21.mean, mean)) / scale, log_variance - 2 * scale.log()
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Return the mean latent of pixels [B, 3, 4k+1, H, W] in -1..1."""
@@ -213,7 +213,7 @@ class VAE(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return pixels [B, 3, 1 + 4 (T - 1), 8 H, 8 W] in about -1..1."""
-        return self.decoder(self.conv2(latent * _column(STD, latent) + _column(MEAN, latent)))
+        return self.decoder(self.conv2(latent * _column(WAN21.std, latent) + _column(WAN21.mean, latent)))
 
     @torch.no_grad()
     def rescale(self, mean: Tensor, deviation: Tensor) -> None:
@@ -222,7 +222,7 @@ class VAE(nn.Module):
         Afterwards `encode` returns (latent - mean) / deviation, and `decode` of that what it made before.
         """
         count = len(mean)
-        shift, scale = mean.new_tensor(MEAN), mean.new_tensor(STD)
+        shift, scale = mean.new_tensor(WAN21.mean), mean.new_tensor(WAN21.std)
         # raw' = (raw - shift - scale mean) / deviation + shift, and back
         offset = shift - (shift + scale * mean) / deviation
         self.conv1.weight[:count] /= deviation.view(-1, 1, 1, 1, 1)

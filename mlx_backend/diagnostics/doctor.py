@@ -114,7 +114,9 @@ def _fit(found: Probe, width: int, height: int) -> str:
         return "Whether it fits into memory is not known."
     budget = memory_budget(machine.memory_bytes, machine.working_set_bytes or 0)
     backend = Backend(machine.on_gpu, machine.block_dtype)
-    plan = choose(ModelSizes(), Job(width=width, height=height, frames=FRAMES), budget, backend)
+    overlap = MEMBER.defaults.segment_overlap
+    job = Job(width=width, height=height, frames=FRAMES, segment_length=FRAMES, segment_overlap=overlap)
+    plan = choose(ModelSizes(), job, budget, backend)
     needed, allowed = f"{plan.needed_bytes / 1e9:.1f} GB", f"{budget / 1e9:.1f} GB"
     if plan.needed_bytes > budget:
         return f"It does not fit: even streamed it needs {needed} of memory, {allowed} may be used."

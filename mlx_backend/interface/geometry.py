@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import RequestError
+from .latent_space import TEMPORAL_STRIDE, WAN21, LatentSpace
 from .sizes import PATCH
 
 SIZE_STEP = 32  # pixels: VAE stride 8, patch 2, and the driving video at half the size
-SPATIAL_STRIDE = 8
-TEMPORAL_STRIDE = 4
-LATENT_CHANNELS = 16
 
 
 def check_size(width: int, height: int) -> None:
@@ -46,21 +44,23 @@ def latent_frames(frames: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LatentSize:
-    """Latent frames, rows and columns of one segment; channels are always 16."""
+    """Latent frames, rows and columns of one segment, in the space of a VAE."""
 
     frames: int
     height: int
     width: int
+    space: LatentSpace = WAN21
 
     @classmethod
-    def of_pixels(cls, frames: int, width: int, height: int) -> LatentSize:
+    def of_pixels(cls, frames: int, width: int, height: int, space: LatentSpace = WAN21) -> LatentSize:
         """Return the latent size of `frames` (4k+1) pictures of width x height pixels."""
-        return cls(latent_frames(frames), height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
+        return cls(latent_frames(frames), height // space.stride, width // space.stride, space)
 
     @property
-    def pixel_frames(self) -> int:
-        """Pictures that it is decoded to."""
-        return TEMPORAL_STRIDE * (self.frames - 1) + 1
+    def pixels(self) -> tuple[int, int, int]:
+        """Frames, width and height of the pictures that it is decoded to."""
+        frames = TEMPORAL_STRIDE * (self.frames - 1) + 1
+        return frames, self.width * self.space.stride, self.height * self.space.stride
 
     @property
     def tokens(self) -> int:
@@ -69,5 +69,5 @@ class LatentSize:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Shape [16, T, H, W]."""
-        return (LATENT_CHANNELS, self.frames, self.height, self.width)
+        """Shape [C, T, H, W]."""
+        return (self.space.channels, self.frames, self.height, self.width)

@@ -318,7 +318,10 @@ def scene_of(given: Mapping[str, Any], pictures: Mapping[str, Any], defaults: De
 
 
 def _values(given: Mapping[str, Any], defaults: Defaults) -> dict[str, dict[str, Any]]:
-    """Return the values of all rows by the parts that they fill."""
+    """Return the values of all rows by the parts that they fill. Raises TypeError for a name that no row has."""
+    unknown = given.keys() - SETTINGS.keys()
+    if unknown:
+        raise TypeError(f"There is no setting named {' or '.join(sorted(unknown))}: see {__name__}.SETTINGS.")
     made: dict[str, dict[str, Any]] = {}
     for name, value in complete({name: given.get(name) for name in SETTINGS}, defaults).items():
         part, _, field = SETTINGS[name].fills.rpartition(".")

@@ -57,13 +57,23 @@ class Scail2Config(WanConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VAEConfig:
-    """Sizes of a Wan 2.1 causal VAE: `dim` at full resolution, times `dim_mult` per stage."""
+    """Sizes of a Wan causal VAE: `dim` at full resolution, times `dim_mult` per stage.
+
+    That of Wan 2.2 has another `decoder_dim` (0: the same), and sees `patch` x `patch` pixels as one.
+    """
 
     dim: int
     z_dim: int
     dim_mult: tuple[int, ...]
     num_res_blocks: int
     temporal_downsample: tuple[bool, ...]
+    decoder_dim: int = 0
+    patch: int = 1
+
+    @property
+    def stride(self) -> int:
+        """Pixels to a row or column of the latent."""
+        return self.patch * 2 ** len(self.temporal_downsample)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

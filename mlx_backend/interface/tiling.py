@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import RequestError
-from .geometry import SPATIAL_STRIDE
 
 MIN_TILE = 128  # pixels
+TILE_STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,13 @@ class Tiling:
 
     def __post_init__(self) -> None:
         """Raise RequestError for tiles that cannot be cut."""
-        if self.size < MIN_TILE or self.size % SPATIAL_STRIDE or self.overlap % SPATIAL_STRIDE:
+        if self.size < MIN_TILE or self.size % TILE_STEP or self.overlap % TILE_STEP:
             raise RequestError(
                 f"Tiles of {self.size} pixels with {self.overlap} pixels of overlap cannot be cut: the size must be at "
-                f"least {MIN_TILE}, and both must be multiples of {SPATIAL_STRIDE}."
+                f"least {MIN_TILE}, and both must be multiples of {TILE_STEP}."
             )
         if not 0 < self.overlap <= self.size // 2:
             raise RequestError(
                 f"A tile overlap of {self.overlap} pixels does not fit tiles of {self.size}: "
-                f"use {SPATIAL_STRIDE} to {self.size // 2}."
+                f"use {TILE_STEP} to {self.size // 2}."
             )

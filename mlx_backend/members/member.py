@@ -11,6 +11,7 @@ import numpy as np
 from ..interface.errors import RequestError
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize
+from ..interface.latent_space import WAN21, LatentSpace
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.segments import Segment, SegmentPlan, plan_segments
 from ..interface.sizes import SCAIL2_CLIP, WanConfig
@@ -92,6 +93,7 @@ class NoPictures:
     """What a model of text alone sees: a size in pixels (width, height)."""
 
     size: tuple[int, int]
+    space: LatentSpace
     references: tuple[()] = ()
     described: str = ""
 
@@ -109,7 +111,7 @@ class NoPictures:
 
     def condition(self, number: int, segment: Segment, known: Known | None) -> Condition:  # noqa: ARG002
         """See EncodedPictures."""
-        size = LatentSize.of_pixels(segment.frames, *self.size)
+        size = LatentSize.of_pixels(segment.frames, *self.size, self.space)
         return lambda model, context: model.condition(context, size.shape[1:])
 
 
@@ -118,7 +120,8 @@ class Member:
     """A row of the table. `title` is what sentences call it; `components` what a run needs beside the "dit".
 
     As it stands it makes videos of text alone; others say how a request becomes theirs in a class of their own.
-    `sizes` are those that only its configuration has, each with a tensor and the axis that tells it.
+    `sizes` are those that only its configuration has, each with a tensor and the axis that tells it. `space`: that of
+    its VAE's latents.
     """
 
     name: str
@@ -128,6 +131,7 @@ class Member:
     defaults: Defaults
     signature: Signature
     sizes: tuple[tuple[str, str, int], ...] = ()
+    space: LatentSpace = WAN21
     config_type: ClassVar[type[WanConfig]] = WanConfig
 
     def config(self, sizes: Mapping[str, Any]) -> WanConfig:
@@ -153,7 +157,7 @@ class Member:
 
     def tokens_of(self, run: PreparedRun) -> list[Tokens]:
         """Return the tokens of a pass over each segment of a run."""
-        sizes = (LatentSize.of_pixels(segment.frames, *run.scene.size) for segment in run.plan.segments)
+        sizes = (LatentSize.of_pixels(segment.frames, *run.scene.size, self.space) for segment in run.plan.segments)
         return [self.tokens(size, len(run.scene.references)) for size in sizes]
 
     def prepare(
@@ -176,5 +180,5 @@ class Member:
                 "way to go on from another: ask for fewer frames, or longer segments."
             )
         size = scene.width, scene.height
-        noise = tuple(LatentSize.of_pixels(segment.frames, *size).shape for segment in plan.segments)
-        return PreparedRun(NoPictures(size), None, plan, noise)
+        noise = tuple(LatentSize.of_pixels(segment.frames, *size, self.space).shape for segment in plan.segments)
+        return PreparedRun(NoPictures(size, self.space), None, plan, noise)

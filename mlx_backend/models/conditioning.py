@@ -31,7 +31,8 @@ class Conditioning:
 
     `context`: text and picture for cross-attention. `positions`: cos and sin [L, 1, head_dim/2] of all tokens.
     `channels` [c, T, H, W] join the latent's. `before` and `after`: tokens [n, dim] that stand around the video's.
-    `bias` [video tokens or 1, dim] is added to the video's tokens.
+    `bias` [video tokens or 1, dim] is added to the video's tokens. The first `clean` tokens of the video are no noise
+    any more, and see the time 0.
     """
 
     context: Context
@@ -40,6 +41,7 @@ class Conditioning:
     before: mx.array | None = None
     after: mx.array | None = None
     bias: mx.array | None = None
+    clean: int = 0
 
     def under(self, context: Context) -> Conditioning:
         """Return the same with another text and picture."""

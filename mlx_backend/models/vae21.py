@@ -6,40 +6,17 @@ with the length of a clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import mlx.core as mx
 from mlx import nn
 
-from ..interface.events import ignored, never
+from ..interface.latent_space import WAN21
 from ..interface.sizes import VAEConfig
-from ..interface.tiling import Tiling
 from .activations import SiLU
-from .vae_layers import (
-    AttentionBlock,
-    CausalConv3d,
-    Downsample,
-    ResidualBlock,
-    RMSNorm,
-    Step,
-    Stream,
-    Upsample,
-    flow,
-)
-from .vae_tiles import DecodedTile, decoded_tiles, decoder_tiles, encoded_tiles, encoder_tiles
-
-# Mean and standard deviation of the latent channels (upstream `WanVAE`).
-MEAN = (
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
-)  # fmt: skip
-STD = (
-    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
-)  # fmt: skip
+from .vae import WanVAE
+from .vae_layers import AttentionBlock, CausalConv3d, Downsample, ResidualBlock, RMSNorm, Step, Stream, Upsample
 
 
-class _Half(nn.Module):
+class StemAndHead(nn.Module):
     """What encoder and decoder begin and end with: `conv1`, and the list `head` of norm, SiLU and convolution."""
 
     def _stem(self, x: mx.array, stream: Stream) -> list[mx.array]:
@@ -50,7 +27,7 @@ class _Half(nn.Module):
         return [stream.step(conv(silu(norm(x)), stream))]
 
 
-class Encoder(_Half):
+class Encoder(StemAndHead):
     """Pixels [H, W, 3], frame by frame, to 2 x z_dim channels at an eighth of the size."""
 
     def __init__(self, config: VAEConfig):
@@ -82,7 +59,7 @@ class Encoder(_Half):
         return start - 1, stop + 1
 
 
-class Decoder(_Half):
+class Decoder(StemAndHead):
     """z_dim channels [h, w, z_dim], frame by frame, to pixels [8h, 8w, 3]."""
 
     def __init__(self, config: VAEConfig):
@@ -97,7 +74,7 @@ class Decoder(_Half):
             self.upsamples.append(ResidualBlock(first, out_dim))
             self.upsamples += [ResidualBlock(out_dim, out_dim) for _ in range(config.num_res_blocks)]
             if i < len(temporal_upsample):
-                self.upsamples.append(Upsample(out_dim, temporal=temporal_upsample[i]))
+                self.upsamples.append(Upsample(out_dim, out_dim // 2, temporal=temporal_upsample[i]))
         self.head = [RMSNorm(dims[-1], 3), SiLU(), CausalConv3d(dims[-1], 3, (3, 3, 3))]
         self._fine = config.num_res_blocks + 1  # the first layer that leaves an eighth of the size
 
@@ -117,76 +94,8 @@ class Decoder(_Half):
         return start, stop
 
 
-class WanVAE21(nn.Module):
-    """Both halves, float32 throughout. Latents are [16, T, H, W], normalised per channel.
-
-    Tiles give the result of whole frames (vae_tiles.py): only the layers above an eighth of the size, whose reach is
-    small, work in tiles.
-    """
+class WanVAE21(WanVAE):
+    """Both halves; latents are [16, T, H/8, W/8]."""
 
     def __init__(self, config: VAEConfig):
-        super().__init__()
-        self._config = config
-        self.encoder = Encoder(config)
-        self.conv1 = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, (1, 1, 1))
-        self.conv2 = CausalConv3d(config.z_dim, config.z_dim, (1, 1, 1))
-        self.decoder = Decoder(config)
-
-    @property
-    def config(self) -> VAEConfig:
-        """The sizes it was built with."""
-        return self._config
-
-    def encode(
-        self,
-        pixels: mx.array,
-        check_cancelled: Callable[[], None] = never,
-        tiling: Tiling | None = None,
-        tell: Callable[[float], None] = ignored,
-    ) -> mx.array:
-        """Encode pixels [4k+1, H, W, 3] in -1..1 to the mean latent [16, k+1, H/8, W/8], normalised.
-
-        `tell` is called with the share that is done.
-        """
-        tiles = encoder_tiles(self.encoder.needs, pixels.shape[1:3], tiling)
-        coarse = Stream(check_cancelled)
-        pieces = []
-        for frame in encoded_tiles(self.encoder.fine(), pixels, tiles, check_cancelled, tell):
-            for moments in flow(self.encoder.coarse(), frame, coarse):
-                pieces.append(mx.contiguous(self.conv1(moments, coarse)[..., : self._config.z_dim]))
-                mx.eval(pieces[-1])
-        latent = normalised(mx.stack(pieces).transpose(3, 0, 1, 2))
-        mx.eval(latent)
-        return latent
-
-    def decode(self, latent: mx.array, check_cancelled: Callable[[], None] = never) -> Iterator[mx.array]:
-        """Decode [16, T, H, W], normalised, to pieces of pixels [1 or 4, 8H, 8W, 3]: 1 + 4 (T - 1) frames.
-
-        The pixels are in -1..1 but not clamped.
-        """
-        return (tile.pixels for tile in self.decode_tiles(latent, None, check_cancelled))
-
-    def decode_tiles(
-        self, latent: mx.array, tiling: Tiling | None, check_cancelled: Callable[[], None] = never
-    ) -> Iterator[DecodedTile]:
-        """Decode to the same pixels, tile by tile, each through all frames; without `tiling` one tile is the frame."""
-        tiles = decoder_tiles(self.decoder.needs, latent.shape[2:], tiling)
-        stream = Stream(check_cancelled)
-        steps = [lambda z, stream: [self.conv2(z, stream)], *self.decoder.coarse()]
-        z = denormalised(latent.astype(mx.float32)).transpose(1, 2, 3, 0)
-        frames = (made for frame in z for made in flow(steps, frame, stream))
-        return decoded_tiles(self.decoder.fine(), frames, len(z), tiles, check_cancelled)
-
-
-def normalised(raw: mx.array) -> mx.array:
-    """(raw - mean) / std per channel of [16, ...]."""
-    return (raw - _column(MEAN, raw)) / _column(STD, raw)
-
-
-def denormalised(latent: mx.array) -> mx.array:
-    """The reverse: the raw latent that other programs exchange."""
-    return latent * _column(STD, latent) + _column(MEAN, latent)
-
-
-def _column(values: tuple[float, ...], like: mx.array) -> mx.array:
-    return mx.array(values).reshape(-1, *[1] * (like.ndim - 1))
+        super().__init__(config, Encoder(config), Decoder(config), WAN21)

@@ -221,11 +221,11 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the size in space, half the channels, and, where `temporal`, two frames of one (but for the first)."""
+    """Twice the size in space, `out_dim` channels, and, where `temporal`, two frames of one (but for the first)."""
 
-    def __init__(self, dim: int, *, temporal: bool):
+    def __init__(self, dim: int, out_dim: int, *, temporal: bool):
         super().__init__()
-        self.resample = [None, Conv2d(dim, dim // 2, 3)]
+        self.resample = [None, Conv2d(dim, out_dim, 3)]
         if temporal:
             self.time_conv = CausalConv3d(dim, 2 * dim, (3, 1, 1))
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..interface.geometry import SPATIAL_STRIDE
 from ..interface.tiling import Tiling
 from .vae_layers import Cut, Step, Stream, flow
 
@@ -61,14 +60,14 @@ class DecodedTile:
     share: float
 
 
-def encoder_tiles(needs: Needs, size: tuple[int, int], tiling: Tiling | None) -> list[Tile]:
-    """Cut a frame of `size` = (rows, columns) in pixels; the result is at an eighth of the size."""
-    return _tiles(needs, tuple(n // SPATIAL_STRIDE for n in size), size, 1, tiling)
+def encoder_tiles(needs: Needs, size: tuple[int, int], stride: int, tiling: Tiling | None) -> list[Tile]:
+    """Cut a frame of `size` = (rows, columns) in pixels; the result has one for every `stride` of them."""
+    return _tiles(needs, tuple(n // stride for n in size), size, 1, _latent(tiling, stride))
 
 
-def decoder_tiles(needs: Needs, size: tuple[int, int], tiling: Tiling | None) -> list[Tile]:
-    """Cut a frame of `size` = (rows, columns) of the latent; the result is in pixels."""
-    return _tiles(needs, size, size, SPATIAL_STRIDE, tiling)
+def decoder_tiles(needs: Needs, size: tuple[int, int], stride: int, tiling: Tiling | None) -> list[Tile]:
+    """Cut a frame of `size` = (rows, columns) of the latent; the result is in pixels, `stride` for each."""
+    return _tiles(needs, size, size, stride, _latent(tiling, stride))
 
 
 def encoded_tiles(
@@ -133,21 +132,26 @@ def _extent(tiles: list[Tile]) -> tuple[int, int]:
     return tiles[-1].rows.inside.stop, tiles[-1].columns.inside.stop
 
 
+def _latent(tiling: Tiling | None, stride: int) -> tuple[int, int] | None:
+    """Return a tile's side, and half its overlap, in latent rows."""
+    return None if tiling is None else (tiling.size // stride, tiling.overlap // (2 * stride))
+
+
 def _tiles(
-    needs: Needs, latent: tuple[int, int], seen: tuple[int, int], scale: int, tiling: Tiling | None
+    needs: Needs, latent: tuple[int, int], seen: tuple[int, int], scale: int, tile: tuple[int, int] | None
 ) -> list[Tile]:
-    rows, columns = (_spans(needs, *lengths, scale, tiling) for lengths in zip(latent, seen, strict=True))
+    rows, columns = (_spans(needs, *lengths, scale, tile) for lengths in zip(latent, seen, strict=True))
     return [Tile(row, column) for row in rows for column in columns]
 
 
-def _spans(needs: Needs, length: int, limit: int, scale: int, tiling: Tiling | None) -> list[Span]:
+def _spans(needs: Needs, length: int, limit: int, scale: int, tile: tuple[int, int] | None) -> list[Span]:
     """Cut `length` latent rows evenly; the result has `scale` rows for each, the input `limit` in all."""
-    if tiling is None or tiling.size // SPATIAL_STRIDE >= length:
+    if tile is None or tile[0] >= length:
         count, surroundings = 1, 0
     else:
-        count = -(-length // (tiling.size // SPATIAL_STRIDE))
+        count = -(-length // tile[0])
         reach = -(needs(0, scale)[0] * length // limit)  # in latent rows
-        surroundings = scale * max(0, tiling.overlap // (2 * SPATIAL_STRIDE) - reach)
+        surroundings = scale * max(0, tile[1] - reach)
     edges = [scale * round(i * length / count) for i in range(count + 1)]
     return [_span(needs, slice(*inside), limit, surroundings) for inside in zip(edges[:-1], edges[1:], strict=True)]
 

@@ -16,7 +16,7 @@ from ..interface.sizes import PATCH, WanConfig
 from .activations import GELUTanh, SiLU
 from .attention import Context, Rotation, Rows, Time
 from .block import Block, Head
-from .chunking import chunk_bounds
+from .chunking import chunk_bounds, cut
 from .conditioning import Conditioning
 from .embeddings import ImageEmbedding, PatchEmbedding, sinusoid
 from .linear import Linear, Product
@@ -135,16 +135,18 @@ class WanModel(BlockNetwork):
     ) -> mx.array:
         """Run blocks and head over tokens [L, dim]; return [L, out_dim * 4]."""
         bounds = chunk_bounds(len(tokens), self._config.dim, self._config.num_heads, self._dispatch_flops)
-        time = self.embed_time(t)
+        noisy, start = self.embed_time(t), 0 if conditioning.before is None else len(conditioning.before)
+        known = slice(start, start + conditioning.clean)
+        clean = self.embed_time(0.0) if conditioning.clean else noisy
         chunks = [
             Rows(
                 mx.contiguous(tokens[a:b]),
                 Rotation(*(mx.contiguous(table[a:b]) for table in conditioning.positions)),
-                time,
+                clean if known.start <= a < known.stop else noisy,
             )
-            for a, b in bounds
+            for a, b in cut(bounds, known)
         ]
-        mx.eval([rows.x for rows in chunks], time.e, time.e0)
+        mx.eval([rows.x for rows in chunks], [(rows.time.e, rows.time.e0) for rows in chunks])
         del tokens
         with self.due_blocks() as blocks:
             for block in blocks:

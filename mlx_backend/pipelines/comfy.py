@@ -10,7 +10,8 @@ import numpy as np
 
 from ..interface.errors import RequestError
 from ..interface.events import Listener
-from ..interface.geometry import LATENT_CHANNELS, LatentSize
+from ..interface.geometry import LatentSize
+from ..interface.latent_space import WAN21
 from ..interface.requests import SamplingSettings
 from ..interface.tokens import Tokens
 from ..interface.variants import MODES
@@ -18,12 +19,10 @@ from ..members.scail2 import MEMBER
 from ..members.scail2.comfy_streams import ComfyCondition, applying, check_size
 from ..models.attention import Context
 from ..models.conditioning import Conditioning, Known
-from ..models.vae21 import normalised
 from ..models.wan import WanModel
 from ..sampling.noise import TorchNoise
 from ..sampling.solvers import make_solver
 from .denoising import AtTime, Conditions, MakeConditions, check_widths
-from .latents import raw
 from .planning import plan_denoising
 from .run import Run, Session
 from .sample import sample
@@ -60,15 +59,15 @@ class ComfyLatent:
         """Return the frames that stay; ComfyUI takes an empty latent for a normalised one."""
         if self.noise_mask is None:
             return None
-        latent = mx.array(self.latent)
-        return Known(mx.array((self.noise_mask == 0)[None]), normalised(latent) if self.latent.any() else latent)
+        clean = WAN21.normalised(self.latent) if self.latent.any() else self.latent
+        return Known(mx.array((self.noise_mask == 0)[None]), mx.array(clean))
 
     def check(self) -> None:
         """Raise RequestError unless everything fits together."""
         shape = self.latent.shape
-        if len(shape) != 4 or shape[0] != LATENT_CHANNELS or not self.latent.size:
+        if len(shape) != 4 or shape[0] != WAN21.channels or not self.latent.size:
             raise RequestError(
-                f"The latent has the shape {list(shape)}, but it must be [{LATENT_CHANNELS}, frames, height, width]: "
+                f"The latent has the shape {list(shape)}, but it must be [{WAN21.channels}, frames, height, width]: "
                 "connect the latent of WanSCAILToVideo."
             )
         check_size(self.size)
@@ -210,7 +209,7 @@ def prepare_comfy(
 
 def sample_comfy(run: Run, session: Session) -> np.ndarray:
     """Denoise a batch that `prepare_comfy` has checked; return it raw, [batch, 16, T, h, w], float32."""
-    return np.stack([raw(latent) for latent in sample(run, session)])
+    return np.stack([WAN21.raw(latent) for latent in sample(run, session)])
 
 
 def _timelines(one: ComfyLatent, settings: SamplingSettings, range_shift: float) -> dict[str, Timeline]:

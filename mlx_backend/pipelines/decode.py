@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..interface.events import Listener, ignored
-from ..interface.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
+from ..interface.latent_space import TEMPORAL_STRIDE
 from ..interface.tiling import Tiling
 from ..media.colour import colours_of, match_colours
 from ..models.vae21 import WanVAE21
@@ -30,7 +30,7 @@ def decode_latents(handle: Handle, latents: SegmentLatents, tiling: Tiling | Non
     with bounded_cache():
         vae = get_vae(handle, listener)
         plan = latents.plan
-        height, width = (SPATIAL_STRIDE * n for n in latents.segments[0].shape[2:])
+        height, width = (latents.space.stride * n for n in latents.segments[0].shape[2:])
         out = np.empty((plan.frames, height, width, 3), np.float32)
         total = sum(segment.shape[1] for segment in latents.segments)
         done = 0
@@ -97,7 +97,7 @@ def _decode(
     see: Callable[[int, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     _, steps, height, width = latent.shape
-    out = np.empty((count, SPATIAL_STRIDE * height, SPATIAL_STRIDE * width, 3), np.float32)
+    out = np.empty((count, vae.config.stride * height, vae.config.stride * width, 3), np.float32)
     dropped = TEMPORAL_STRIDE * (steps - 1) + 1 - count
     for tile in vae.decode_tiles(mx.array(latent), tiling, check_cancelled):
         start, stop = (max(n - dropped, 0) for n in (tile.frame, tile.frame + len(tile.pixels)))

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from ..interface.chunks import dispatch_limit
 from ..interface.events import Listener
-from ..interface.geometry import SPATIAL_STRIDE, LatentSize
+from ..interface.geometry import LatentSize
 from ..interface.machine import memory_budget
 from ..interface.requests import SamplingSettings
 from ..interface.segments import Segment, SegmentPlan
-from ..interface.tiling import Tiling
+from ..interface.tiling import TILE_STEP, Tiling
 from ..interface.tokens import Tokens
 from ..interface.variants import RESIDENCIES
 from ..members.member import Member, PreparedRun
@@ -50,8 +50,8 @@ def plan_denoising(dit: Handle, size: LatentSize, references: int) -> RunPlan:
 
     ComfyUI's own VAE, which stays in memory, counts as one of ours.
     """
-    plan = SegmentPlan((Segment(0, size.pixel_frames, 0),), size.pixel_frames, 1)
-    job = _job(plan, SPATIAL_STRIDE * size.width, SPATIAL_STRIDE * size.height, references)
+    frames, width, height = size.pixels
+    job = _job(SegmentPlan((Segment(0, frames, 0),), frames, 1), width, height, references)
     return _choose(dit, model_sizes(dit.store.member, {"dit": sizes_of(dit)}), job, ("load", "denoise"))
 
 
@@ -96,7 +96,7 @@ def planned_tiling(plan: RunPlan) -> Tiling | None:
 def decode_tiling(vae: Handle, latents: SegmentLatents) -> Tiling | None:
     """Return the largest tiles in which the latents can be decoded in the memory allowed, None: whole frames."""
     height, width = latents.segments[0].shape[2:]
-    job = _job(latents.plan, SPATIAL_STRIDE * width, SPATIAL_STRIDE * height)
+    job = _job(latents.plan, latents.space.stride * width, latents.space.stride * height)
     model = model_sizes(SCAIL2_MEMBER, {"vae": sizes_of(vae)})
     backend = Backend(on_gpu=this_machine().on_gpu, compute="float32")
     for tile in TILES:
@@ -140,7 +140,7 @@ def _job(plan: SegmentPlan, width: int, height: int, references: int = 1) -> Job
 
 
 def _tiling(tile: int) -> Tiling | None:
-    return Tiling(tile, SPATIAL_STRIDE) if tile else None
+    return Tiling(tile, TILE_STEP) if tile else None
 
 
 def model_sizes(member: Member, parts: Mapping[str, PartSizes]) -> ModelSizes:

@@ -16,7 +16,6 @@ import numpy as np
 
 from ..interface.errors import WeightsError
 from ..interface.events import LOGGER, Listener, Progress
-from ..interface.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
 from ..interface.requests import LoraRequest
 from ..interface.version import VERSION
 from ..runtime.machine import this_machine
@@ -146,14 +145,15 @@ def report_run(run: Run, recording: Recording) -> RunReport:
     """
     phases = recording.phases()
     material, size = run.material, run.material.sizes[0]
+    _, width, height = size.pixels
     machine = this_machine()
     gone: list[str] = []
     return RunReport(
         made_with={"pack": VERSION, "mlx": machine.mlx, "python": machine.python, "machine": str(machine)},
         run={
             "mode": run.facts["scene"]["mode"],
-            "width": SPATIAL_STRIDE * size.width,
-            "height": SPATIAL_STRIDE * size.height,
+            "width": width,
+            "height": height,
             "frames": _frames(material),
             "segments": len(material.sizes),
             "seed": run.settings.seed,
@@ -205,4 +205,4 @@ def _without_home(message: str) -> str:
 def _frames(material: Material) -> int:
     if material.plan is not None:
         return material.plan.frames
-    return sum(TEMPORAL_STRIDE * (size.frames - 1) + 1 for size in material.sizes)
+    return sum(size.pixels[0] for size in material.sizes)

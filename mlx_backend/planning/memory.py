@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..interface.chunks import GPU_DISPATCH_FLOPS, chunk_bounds
-from ..interface.geometry import LATENT_CHANNELS, LatentSize
+from ..interface.geometry import LatentSize
 from ..interface.sizes import PATCH, ClipConfig, UMT5Config, WanConfig
 from ..interface.tokens import Tokens
 from .storage import DTYPE_BYTES, FLOAT32, Matrix, Storage
@@ -197,13 +197,13 @@ def segment_terms(
     pixels = size.frames * size.height * size.width
     known = (tokens.before + tokens.after) * config.dim * FLOAT32
     context = config.dim * (tokens.text * backend.width + tokens.image * FLOAT32)
-    streams = numbers + (config.in_dim - LATENT_CHANNELS) * pixels
+    streams = numbers + (config.in_dim - size.space.channels) * pixels
     return (
         ("tokens around the video", known),
         ("rotations of the segment", tokens.sequence * config.head_dim * FLOAT32),
         ("embedded text and picture, with and without prompt", 2 * context),
         ("latents and masks that condition the segment", streams * FLOAT32),
-        ("latents of the solver", SOLVER_LATENTS * LATENT_CHANNELS * pixels * FLOAT32),
+        ("latents of the solver", SOLVER_LATENTS * size.space.channels * pixels * FLOAT32),
     )
 
 

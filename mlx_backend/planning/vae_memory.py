@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..interface.chunks import ATTENTION_SCORE_BYTES, CPU_PATCH_BYTES
-from ..interface.geometry import SPATIAL_STRIDE
 from ..interface.sizes import VAEConfig
 from .memory import Backend, Moment
 from .storage import FLOAT32
@@ -107,13 +106,13 @@ class VAEWork:
 def decoding(config: VAEConfig, frames: int, height: int, width: int, backend: Backend, tile: int = 0) -> VAEWork:
     """Return the work of decoding `frames` latent frames of height x width, in tiles of `tile` pixels (0: whole)."""
     units = decoder_units(config, frames, height, width)
-    return _tiled(units, (height, width), SPATIAL_STRIDE, backend, tile)
+    return _tiled(units, (height, width), config.stride, backend, tile // config.stride)
 
 
 def encoding(config: VAEConfig, frames: int, height: int, width: int, backend: Backend, tile: int = 0) -> VAEWork:
     """Return the work of encoding `frames` of height x width pixels, in tiles of `tile` pixels (0: whole)."""
     units = encoder_units(config, frames, height, width)
-    return _tiled(units, (height // SPATIAL_STRIDE, width // SPATIAL_STRIDE), 1, backend, tile)
+    return _tiled(units, (height // config.stride, width // config.stride), 1, backend, tile // config.stride)
 
 
 def between_bytes(work: VAEWork) -> int:
@@ -148,7 +147,7 @@ def _cache(unit: Unit) -> int:
 
 
 def _tiled(units: Sequence[Unit], latent: tuple[int, int], scale: int, backend: Backend, tile: int) -> VAEWork:
-    if not tile or all(tile // SPATIAL_STRIDE >= length for length in latent):
+    if not tile or all(tile >= length for length in latent):
         return VAEWork(tuple(units), backend, is_tiled=False)
     fine = [unit for unit in units if unit.fine]
     heights = _extents(fine, latent[0], scale, tile, lambda volume: volume.height)
@@ -164,7 +163,7 @@ def _extents(
 
     What lies around a tile is worked on where a later unit sees it, and no further.
     """
-    count = max(1, math.ceil(length / (tile // SPATIAL_STRIDE)))
+    count = max(1, math.ceil(length / tile))
     edges = [scale * round(i * length / count) for i in range(count + 1)]
     found = [(0, 0)] * len(fine)
     for start, stop in zip(edges[:-1], edges[1:], strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx import nn
 
-from ..interface.geometry import SPATIAL_STRIDE, latent_frames
+from ..interface.geometry import latent_frames
 from ..interface.sizes import VAEConfig
 from ..models.vae_layers import AttentionBlock, Downsample, ResidualBlock, Upsample
 from .weights import network
@@ -123,7 +123,7 @@ def encoder_units(config: VAEConfig, frames: int, height: int, width: int) -> li
 
 def decode_flops(config: VAEConfig, frames: int, width: int, height: int) -> int:
     """Return the FLOPs of decoding `frames` (4k+1) of width x height pixels, untiled."""
-    size = (latent_frames(frames), height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
+    size = (latent_frames(frames), height // config.stride, width // config.stride)
     return sum(unit.flops for unit in decoder_units(config, *size))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...interface.events import Listener
-from ...interface.geometry import LATENT_CHANNELS, SPATIAL_STRIDE, LatentSize
+from ...interface.geometry import LatentSize
 from ...interface.requests import SamplingSettings, Scene
 from ...interface.sizes import SCAIL2_DIT, Scail2Config, WanConfig
 from ...interface.tokens import Surroundings
@@ -40,7 +40,7 @@ class Scail2(Member):
 
     def surroundings(self, size: LatentSize, references: int) -> Surroundings:
         """Every reference is a frame; the driving video has half the size. Each comes with a mask."""
-        width, height, frames = size.width * SPATIAL_STRIDE, size.height * SPATIAL_STRIDE, size.pixel_frames
+        frames, width, height = size.pixels
         before, after = size.tokens // size.frames * references, size.tokens // 4
         pixels = size.height * size.width
         return Surroundings(
@@ -51,7 +51,7 @@ class Scail2(Member):
                 "patch_embedding_pose": (after,),
                 "patch_embedding_mask": (before, after),
             },
-            numbers=(references * pixels + size.frames * pixels // 4) * (LATENT_CHANNELS + SCAIL2_DIT.mask_dim),
+            numbers=(references * pixels + size.frames * pixels // 4) * (self.space.channels + SCAIL2_DIT.mask_dim),
             shared=(("a reference", 1, width, height),) * references,
             encoded=(("the driving video", frames, width // 2, height // 2),),
             pictures=("driving video, its mask and the result", 3),

@@ -13,9 +13,9 @@ import mlx.core as mx
 import numpy as np
 
 from ...interface.errors import RequestError
-from ...interface.geometry import LATENT_CHANNELS, SPATIAL_STRIDE, LatentSize
+from ...interface.geometry import LatentSize
+from ...interface.latent_space import WAN21
 from ...models.scail2 import Reference, Streams
-from ...models.vae21 import normalised
 
 MASK_CHANNELS = 28
 PERCENT_GAP = 2e-5  # WanSCAILToVideo leaves 1e-5 of the schedule between two ranges, in which none applies
@@ -61,11 +61,11 @@ class ComfyStreams:
         """Raise RequestError unless everything has the shape that a video of this size needs."""
         full, half = (size.height, size.width), (size.height // 2, size.width // 2)
         for latent in self.reference_latents:
-            _check("reference_latents", latent, (LATENT_CHANNELS, None, *full))
+            _check("reference_latents", latent, (WAN21.channels, None, *full))
         if self.ref_mask_28ch is not None:
             _check("ref_mask_28ch", self.ref_mask_28ch, (MASK_CHANNELS, self.references + size.frames, *full))
         if self.pose_video_latent is not None:
-            _check("pose_video_latent", self.pose_video_latent, (LATENT_CHANNELS, None, *half))
+            _check("pose_video_latent", self.pose_video_latent, (WAN21.channels, None, *half))
             if self.driving_mask_28ch is not None:
                 frames = self.pose_video_latent.shape[1]
                 _check("driving_mask_28ch", self.driving_mask_28ch, (MASK_CHANNELS, frames, *half))
@@ -88,7 +88,7 @@ class ComfyStreams:
         video_mask = None if self.ref_mask_28ch is None else self.ref_mask_28ch[:, self.references :]
         return Streams(
             references=self._references(),
-            driving=None if driving is None else normalised(mx.array(driving)),
+            driving=None if driving is None else mx.array(WAN21.normalised(driving)),
             driving_mask=None if driving is None or driving_mask is None else mx.array(driving_mask),
             replacement=self.replacement,
             video_mask=None if video_mask is None or not video_mask.any() else mx.array(video_mask),
@@ -96,7 +96,7 @@ class ComfyStreams:
 
     def _references(self) -> tuple[Reference, ...]:
         """In the model's order the primary reference stands last, beside the video; here it is first."""
-        latents = [normalised(mx.array(latent)) for latent in self.reference_latents]
+        latents = [mx.array(WAN21.normalised(latent)) for latent in self.reference_latents]
         if not latents:
             return ()
         frames = mx.concatenate([*latents[1:], latents[0]], axis=1)
@@ -163,7 +163,7 @@ def check_size(size: LatentSize) -> None:
     for name, value in (("height", size.height), ("width", size.width)):
         if value < 4 or value % 4:
             raise RequestError(
-                f"The latent's {name} is {value} ({value * SPATIAL_STRIDE} pixels), but SCAIL-2 needs a multiple of 4 "
+                f"The latent's {name} is {value} ({value * WAN21.stride} pixels), but SCAIL-2 needs a multiple of 4 "
                 f"(32 pixels): connect the latent of {SOURCE}."
             )
 

@@ -2,7 +2,7 @@
 
 `Workflow.page` is what ComfyUI's page saves and opens, `Workflow.prompt` what it sends to the server, and
 `Workflow.blueprint` the page's form of a subgraph for the node library.  Values that are not given are the nodes'
-defaults, so after a change of a node `python -m demo.draw_workflows` brings every file up to date.
+defaults, so after a change of a node `python -m tools.draw_workflows` brings every file up to date.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from demo.node_catalogue import Input, NodeType
+from tools.node_catalogue import Input, NodeType
 
 PAGE_VERSION = "1.49.6"
 NOTE = "MarkdownNote"
@@ -193,9 +193,23 @@ class Workflow:
 
     def blueprint(self, description: str, category: str, aliases: list[str]) -> dict[str, Any]:
         """Return the subgraph's file for the node library: one node that holds this workflow."""
+        inside = self._inside() | {"extra": {}, "category": category, "description": description}
+        return {
+            "revision": 0,
+            "last_node_id": len(self.boxes) + 1,
+            "last_link_id": 0,
+            "nodes": [self._instance()],
+            "links": [],
+            "version": 0.4,
+            "definitions": {"subgraphs": [inside]},
+            "extra": {"BlueprintDescription": description, "BlueprintSearchAliases": aliases},
+        }
+
+    def _inside(self) -> dict[str, Any]:
+        """Return the workflow as it stands within the subgraph's node."""
         links, name = self.links(), self.name
         left, right = min(box.at[0] for box in self.boxes), max(box.at[0] + box.size[0] for box in self.boxes)
-        inside = {
+        return {
             "id": _uuid(name),
             "version": 1,
             "state": {
@@ -209,27 +223,7 @@ class Workflow:
             "name": name,
             "inputNode": {"id": OUTSIDE_IN, "bounding": [left - 260, 80, 160, HEAD + SLOT * len(self.outside_inputs)]},
             "outputNode": {"id": OUTSIDE_OUT, "bounding": [right + 100, 80, 120, HEAD + SLOT]},
-            "inputs": [
-                {
-                    "id": _uuid(f"{name}/in/{label}"),
-                    "name": label,
-                    "type": kind,
-                    "linkIds": [k.id for k in links if (k.source.node, k.source.slot) == (OUTSIDE_IN, slot)],
-                    "pos": [left - 120, 100 + SLOT * slot],
-                }
-                for slot, (label, kind) in enumerate(self.outside_inputs)
-            ],
-            "outputs": [
-                {
-                    "id": _uuid(f"{name}/out/{label}"),
-                    "name": label,
-                    "type": plug.type,
-                    "linkIds": [k.id for k in links if (k.node, k.slot) == (OUTSIDE_OUT, slot)],
-                    "localized_name": label,
-                    "pos": [right + 120, 100 + SLOT * slot],
-                }
-                for slot, (label, plug) in enumerate(self.outside_outputs)
-            ],
+            **self._doors(links, left - 120, right + 120),
             "widgets": [],
             "nodes": self._nodes(links),
             "groups": self.groups,
@@ -244,19 +238,32 @@ class Workflow:
                 }
                 for k in links
             ],
-            "extra": {},
-            "category": category,
-            "description": description,
         }
+
+    def _doors(self, links: list[Link], left: float, right: float) -> dict[str, Any]:
+        """Return the subgraph's inputs at the left and its outputs at the right."""
         return {
-            "revision": 0,
-            "last_node_id": len(self.boxes) + 1,
-            "last_link_id": 0,
-            "nodes": [self._instance()],
-            "links": [],
-            "version": 0.4,
-            "definitions": {"subgraphs": [inside]},
-            "extra": {"BlueprintDescription": description, "BlueprintSearchAliases": aliases},
+            "inputs": [
+                {
+                    "id": _uuid(f"{self.name}/in/{label}"),
+                    "name": label,
+                    "type": kind,
+                    "linkIds": [k.id for k in links if (k.source.node, k.source.slot) == (OUTSIDE_IN, slot)],
+                    "pos": [left, 100 + SLOT * slot],
+                }
+                for slot, (label, kind) in enumerate(self.outside_inputs)
+            ],
+            "outputs": [
+                {
+                    "id": _uuid(f"{self.name}/out/{label}"),
+                    "name": label,
+                    "type": plug.type,
+                    "linkIds": [k.id for k in links if (k.node, k.slot) == (OUTSIDE_OUT, slot)],
+                    "localized_name": label,
+                    "pos": [right, 100 + SLOT * slot],
+                }
+                for slot, (label, plug) in enumerate(self.outside_outputs)
+            ],
         }
 
     def _instance(self) -> dict[str, Any]:

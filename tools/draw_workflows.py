@@ -1,4 +1,4 @@
-"""Writes the workflow files: `python -m demo.draw_workflows`, whenever a node has got a new input.
+"""Writes the workflow files: `python -m tools.draw_workflows`, whenever a node has got a new input.
 
 UI forms go to workflows/, what the page would send to demo/api/, and subgraphs for the node library to subgraphs/.
 """
@@ -14,9 +14,9 @@ from mlx_backend.runtime.device import require_mlx
 
 require_mlx()  # before torch: its BLAS is not the one that MLX should find
 
-from demo.node_catalogue import catalogue  # noqa: E402
 from demo.pack import ROOT  # noqa: E402
-from demo.workflows import blueprints, built, built_subgraphs  # noqa: E402
+from tools.node_catalogue import catalogue  # noqa: E402
+from tools.workflows import blueprints, built, built_subgraphs  # noqa: E402
 
 
 def files() -> dict[str, str]:

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from demo.comfy_nodes import CORE, CORE_VERSION
 from demo.pack import load_pack
+from tools.comfy_nodes import CORE, CORE_VERSION
 
 WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN", "COMFY_DYNAMICCOMBO_V3")
 MATCH_TYPE = "COMFY_MATCHTYPE_V3"

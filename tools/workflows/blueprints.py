@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from demo.workflow_builder import Workflow
-from demo.workflows import parts, texts
+from tools.workflow_builder import Workflow
+from tools.workflows import parts, texts
 
 CATEGORY = "Video generation and editing/Video Edit"
 ALIASES = ["scail", "scail2", "mlx", "character animation", "character replacement", "motion transfer"]

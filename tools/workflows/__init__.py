@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from demo.node_catalogue import NodeType
-from demo.workflow_builder import Workflow
-from demo.workflows import blueprints, core_template, lengths, masks, simple, texts
+from tools.node_catalogue import NodeType
+from tools.workflow_builder import Workflow
+from tools.workflows import blueprints, core_template, lengths, masks, simple, texts
 
 WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
     "scail2_animation": simple.animation,
@@ -20,9 +20,6 @@ WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
     "scail2_sam3_masks": masks.sam3_masks,
     "scail2_core_template": core_template.core_template,
 }
-NEED_MORE_MODELS = ("scail2_sam3_masks", "scail2_core_template")
-"""Those that need models beside SCAIL-2, and so do not run in the demo."""
-
 SUBGRAPHS = {"SCAIL-2 Animation": texts.ANIMATION, "SCAIL-2 Replacement": texts.REPLACEMENT}
 
 

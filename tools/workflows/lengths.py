@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from demo.workflow_builder import Workflow
-from demo.workflows import parts, texts
-from demo.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD
+from tools.workflow_builder import Workflow
+from tools.workflows import parts, texts
+from tools.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD
 
 NEXT = COLUMN + GAP
 FPS_WIDTH = CARD + 2 * PAD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo import samples
+from tools import samples
 
 ANIMATION, REPLACEMENT = "animation", "replacement"
 

@@ -1,4 +1,4 @@
-"""Writes the English texts that translations start from: `python -m demo.draw_locales`.
+"""Writes the English texts that translations start from: `python -m tools.draw_locales`.
 
 They are copied from the nodes' schemas and the page's script, so that a text is written in one place only. ComfyUI
 reads `locales/<language>/{main,nodeDefs,commands}.json`; the other languages are written by hand.

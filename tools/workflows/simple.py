@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from demo.workflow_builder import Workflow
-from demo.workflows import parts, texts
-from demo.workflows.parts import CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
+from tools.workflow_builder import Workflow
+from tools.workflows import parts, texts
+from tools.workflows.parts import CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
 
 SAMPLING_AT = COLUMN + GAP
 CHECK_WIDTH = 520

@@ -1,6 +1,6 @@
-"""Draws the sample pictures and videos: `python -m demo.draw_assets [--output assets]`.
+"""Draws the sample pictures and videos: `python -m tools.draw_assets [--output assets]`.
 
-Everything is drawn by the world of puppets from the seeds in `demo.samples`, so the same libraries give the same files
+Everything is drawn by the world of puppets from the seeds in `tools.samples`, so the same libraries give the same files
 every time.
 """
 
@@ -17,8 +17,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.samples import FRAME_RATE, LONG_COUNT, LONG_RATE, SIZE, pair, solo, times
-from demo.tune import SAMPLE_RATE, tune
+from tools.samples import FRAME_RATE, LONG_COUNT, LONG_RATE, SIZE, pair, solo, times
+from tools.tune import SAMPLE_RATE, tune
 from world.scenes import MODES, Example
 from world.stage import IDENTITIES
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from demo.workflow_builder import Box, Plug, Workflow
-from demo.workflows import parts, texts
-from demo.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
+from tools.workflow_builder import Box, Plug, Workflow
+from tools.workflows import parts, texts
+from tools.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
 
 NEXT = COLUMN + GAP
 MASKS_WIDTH = 1020

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from demo.workflow_builder import Box, Plug, Workflow
-from demo.workflows import texts
 from mlx_backend.members.scail2 import MEMBER
 from mlx_backend.weights.checkpoints.hub import FILES
+from tools.workflow_builder import Box, Plug, Workflow
+from tools.workflows import texts
 
 REPOSITORY = MEMBER.hub_repositories[0]
 COLUMN, GAP, PAD, HEAD = 990, 25, 20, 80  # pixels: first column, between frames, inside them, below their titles

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from demo.workflow_builder import Box, Workflow
-from demo.workflows import parts, texts
-from demo.workflows.masks import SAM3_FILE
-from demo.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
+from tools.workflow_builder import Box, Workflow
+from tools.workflows import parts, texts
+from tools.workflows.masks import SAM3_FILE
+from tools.workflows.parts import BOTTOM, CARD, COLUMN, GAP, HEAD, PAD, THUMBNAIL
 
 NARROW = CARD + 2 * PAD
 FRAMES = 33  # of the sample
@@ -41,8 +41,34 @@ def core_template(w: Workflow) -> None:
     loader = parts.published_model(w)
     reference, clip = _pictures(w)
     at = COLUMN + GAP
+    models = _more_models(w, at, loader)
+    at += NARROW + GAP
+    video, masks = _masks(w, at, models.sam, reference, clip)
+    at += NARROW + GAP
+    w.group("5 Conditioning and sampling", (at, 0), (830, BOTTOM), parts.SAMPLING)
+    scail = _conditioning(w, at, models, reference, video, masks)
+    sampler = _sampler(w, scail, models.model)
+    w.note("About the sampler", texts.CORE_SAMPLER, (at + PAD, 790), (470, BOTTOM - PAD - 790))
+
+    at += 855
+    w.group("6 Result", (at, 0), (520, BOTTOM), parts.RESULT)
+    frames = w.add("VAEDecode", (at + PAD, HEAD), (480, 0), {"samples": sampler["latent"], "vae": models.vae["VAE"]})
+    made = {"images": frames["IMAGE"], "audio": clip["audio"], "fps": clip["fps"]}
+    parts.saved_video(w, at, 270, texts.RESULT_CORE, made)
+
+
+class Models(NamedTuple):
+    """What loads the models: ours with its LoRAs, and ComfyUI's own."""
+
+    model: Box
+    text: Box
+    vision: Box
+    vae: Box
+    sam: Box
+
+
+def _more_models(w: Workflow, at: int, model: Box) -> Models:
     w.group("3 More models", (at, 0), (NARROW, BOTTOM), parts.MODEL)
-    model: Box = loader
     y = HEAD
     for file, strength in ((DPO, 1.0), (LIGHTX2V, 0.8)):
         given = {"model": model["model"], "lora": file["name"], "strength": strength}
@@ -57,27 +83,25 @@ def core_template(w: Workflow) -> None:
     ):
         loaders.append(_loader(w, kind, (at, y), given, file))
         y = loaders[-1].bottom + 60
-    text, vision, vae, sam = loaders
     w.note("About the LoRAs", texts.LORAS, (at + PAD, y), (CARD, BOTTOM - PAD - y))
+    return Models(model, *loaders)
 
-    at += NARROW + GAP
-    video, masks = _masks(w, at, sam, reference, clip)
-    at += NARROW + GAP
-    w.group("5 Conditioning and sampling", (at, 0), (830, BOTTOM), parts.SAMPLING)
+
+def _conditioning(w: Workflow, at: int, models: Models, reference: Box, video: Box, masks: Box) -> Box:
     left, right = at + PAD, at + 510
     prompts = [
-        w.add("CLIPTextEncode", (left, y), (470, high), {"clip": text["CLIP"], "text": words}, title)
+        w.add("CLIPTextEncode", (left, y), (470, high), {"clip": models.text["CLIP"], "text": words}, title)
         for y, high, words, title in (
             (HEAD, 330, texts.prompt(texts.REPLACEMENT), "Prompt"),
             (470, 100, "", "Negative prompt"),
         )
     ]
-    looked = {"clip_vision": vision["CLIP_VISION"], "image": reference["IMAGE"], "crop": "none"}
+    looked = {"clip_vision": models.vision["CLIP_VISION"], "image": reference["IMAGE"], "crop": "none"}
     features = w.add("CLIPVisionEncode", (left, 630), (470, 0), looked)
     given = {
         "positive": prompts[0]["CONDITIONING"],
         "negative": prompts[1]["CONDITIONING"],
-        "vae": vae["VAE"],
+        "vae": models.vae["VAE"],
         "pose_video": video["resized"],
         "pose_video_mask": masks["pose_video_mask"],
         "reference_image": reference["IMAGE"],
@@ -86,20 +110,15 @@ def core_template(w: Workflow) -> None:
         "length": FRAMES,
         "replacement_mode": True,
     }
-    scail = w.add("WanSCAILToVideo", (right, HEAD), (CARD, 0), given | parts.SIZE)
+    return w.add("WanSCAILToVideo", (right, HEAD), (CARD, 0), given | parts.SIZE)
+
+
+def _sampler(w: Workflow, scail: Box, model: Box) -> Box:
     given = {"model": model["model"], "latent_image": scail["latent"]}
     given |= {name: scail[name] for name in ("positive", "negative")}
-    height = w.types["Scail2CoreSampler"].height + parts.RUN_TEXT
-    sampler = w.add(
-        "Scail2CoreSampler", (right, scail.bottom + 60), (CARD, height), given | SAMPLING, "SCAIL-2 Core Sampler (MLX)"
-    )
-    w.note("About the sampler", texts.CORE_SAMPLER, (left, 790), (470, BOTTOM - PAD - 790))
-
-    at += 855
-    w.group("6 Result", (at, 0), (520, BOTTOM), parts.RESULT)
-    frames = w.add("VAEDecode", (at + PAD, HEAD), (480, 0), {"samples": sampler["latent"], "vae": vae["VAE"]})
-    made = {"images": frames["IMAGE"], "audio": clip["audio"], "fps": clip["fps"]}
-    parts.saved_video(w, at, 270, texts.RESULT_CORE, made)
+    size = (CARD, w.types["Scail2CoreSampler"].height + parts.RUN_TEXT)
+    at = (scail.at[0], scail.bottom + 60)
+    return w.add("Scail2CoreSampler", at, size, given | SAMPLING, "SCAIL-2 Core Sampler (MLX)")
 
 
 def _pictures(w: Workflow) -> tuple[Box, Box]:

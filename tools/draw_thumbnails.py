@@ -1,4 +1,4 @@
-"""Draws the pictures of the workflows in ComfyUI's template browser: `python -m demo.draw_thumbnails`.
+"""Draws the pictures of the workflows in ComfyUI's template browser: `python -m tools.draw_thumbnails`.
 
 They are put together from the shipped samples.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from demo.draw_assets import Picture, person
 from demo.pack import ROOT
 from mlx_backend.media.read import read_video
+from tools.draw_assets import Picture, person
 
 ASSETS = ROOT / "assets"
 
@@ -109,31 +109,43 @@ def sample(name: str) -> Picture:
     return (read_video(ASSETS / name).frames * 255).round().astype(np.uint8)
 
 
+def shown(end: str = "") -> Picture:
+    """Return a reference picture by the end of its name."""
+    return sample(f"reference{end}.png")[0]
+
+
+def dance(index: int, end: str = "") -> Picture:
+    """Return a frame of a driving video by the end of its name."""
+    return sample(f"driving{end}.mp4")[index]
+
+
+def found(index: int, end: str = "") -> Picture:
+    """Return a frame of a driving video with its masks laid over it."""
+    return tinted(dance(index, end), dance(index, f"{end}_mask"))
+
+
+def cut_out() -> Picture:
+    """Return the reference's figure on black."""
+    return np.where(person(shown("_mask")) > 0, shown(), np.uint8(0))
+
+
+def character() -> list[Panel]:
+    """Return the row that most workflows begin with."""
+    return [Panel(shown(), "character and scene"), Panel(shown("_mask"), "its mask")]
+
+
+def dances(label: str) -> list[Panel]:
+    """Return a row of two moments of the dance."""
+    first, second = MOMENTS
+    return [Panel(dance(first), label, BLUE), Panel(dance(second), "", BLUE)]
+
+
 def drawn() -> dict[str, Callable[[], Image.Image]]:
     """Return how to draw each picture, by the name of its workflow."""
-
-    def shown(end: str = "") -> Picture:
-        return sample(f"reference{end}.png")[0]
-
-    def dance(index: int, end: str = "") -> Picture:
-        return sample(f"driving{end}.mp4")[index]
-
-    def dances(label: str, *indices: int) -> list[Panel]:
-        return [Panel(dance(index), "" if number else label, BLUE) for number, index in enumerate(indices)]
-
-    def found(index: int, end: str = "") -> Picture:
-        return tinted(dance(index, end), dance(index, f"{end}_mask"))
-
-    def cut_out() -> Picture:
-        return np.where(person(shown("_mask")) > 0, shown(), np.uint8(0))
-
-    def character() -> list[Panel]:
-        return [Panel(shown(), "character and scene"), Panel(shown("_mask"), "its mask")]
-
     return {
-        "scail2_animation": lambda: thumbnail(character(), dances("motion", *MOMENTS)),
+        "scail2_animation": lambda: thumbnail(character(), dances("motion")),
         "scail2_replacement": lambda: thumbnail(
-            dances("motion and scene", *MOMENTS), [Panel(shown(), "character"), Panel(cut_out())]
+            dances("motion and scene"), [Panel(shown(), "character"), Panel(cut_out())]
         ),
         "scail2_one_node": lambda: thumbnail(
             character(), [Panel(dance(5), "one node", BLUE), Panel(dance(16), "motion", BLUE)]
@@ -143,7 +155,7 @@ def drawn() -> dict[str, Callable[[], Image.Image]]:
             [Panel(found(10, "_two"), "who is who", BLUE), Panel(dance(26, "_two"), "motion", BLUE)],
         ),
         "scail2_several_references": lambda: thumbnail(
-            [Panel(shown(), "character"), Panel(shown("_other"), "another view")], dances("motion", *MOMENTS)
+            [Panel(shown(), "character"), Panel(shown("_other"), "another view")], dances("motion")
         ),
         "scail2_long_video": lambda: thumbnail(
             character(), [Panel(dance(48, "_long"), "24 fps", BLUE), Panel(dance(120, "_long"), "6 seconds", BLUE)]
@@ -162,7 +174,7 @@ def drawn() -> dict[str, Callable[[], Image.Image]]:
             "down",
         ),
         "scail2_core_template": lambda: thumbnail(
-            dances("scene and motion", *MOMENTS),
+            dances("scene and motion"),
             [Panel(dance(16, "_mask_replacement"), "ComfyUI's masks", GREEN), Panel(shown(), "character")],
         ),
     }

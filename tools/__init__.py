@@ -1,0 +1,1 @@
+"""Developers' tools: what draws the pictures, workflows and texts that lie in the repository; see README.md."""
