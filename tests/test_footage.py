@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mlx_backend.media.decode import VideoFile
 from mlx_backend.media.footage import Footage, open_footage
 from mlx_backend.media.read import read_video
 from mlx_backend.media.resize import MASK, PHOTO, fit
+from mlx_backend.media.timing import resampling
 from mlx_backend.media.write import write_video
 
 av = pytest.importorskip("av")
@@ -103,3 +105,33 @@ def test_a_video_that_ends_early_is_told(tmp_path):
     assert Footage.of(promising(3))[[12]].shape == (1, 32, 32, 3)
     with pytest.raises(MediaError, match=r"a\.mkv says that it has 50 frames, but only the first 10"):
         np.asarray(Footage.of(promising(40)))
+
+
+def write_at(path: Path, moments: list[int]) -> None:
+    """Write frames, frame n of the grey n, that are shown at these milliseconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for number, moment in enumerate(moments):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 8 * number, np.uint8), "rgb24")
+            frame.pts, frame.time_base = moment, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_a_variable_rate_is_sampled_by_its_time_stamps(tmp_path, listener):
+    """Five pictures a tenth of a second each, then one of half a second: it stands as long as it is shown."""
+    write_at(tmp_path / "a.mkv", [0, 100, 200, 300, 400, 900, 1000])
+    footage = open_footage(tmp_path / "a.mkv").at_rate(10, listener)
+    assert footage.numbers[:11].tolist() == [0, 1, 2, 3, 4, 4, 4, 4, 4, 5, 6]
+    assert any("a.mkv has a variable frame rate" in note for note in listener.notes)
+
+
+def test_a_steady_rate_is_sampled_as_images_are(tmp_path, listener):
+    write_at(tmp_path / "a.mkv", [round(1000 * n / 30) for n in range(30)])
+    footage = open_footage(tmp_path / "a.mkv")
+    assert not footage.source.is_variable
+    picks = resampling(30, footage.fps, 16).picks
+    np.testing.assert_array_equal(footage.at_rate(16, listener).numbers, picks)
+    assert footage.at_rate(footage.fps, listener) is footage

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..interface.errors import RequestError
+from ..interface.pictures import Pictures
 from ..interface.presets import PRESETS, find_preset
 from ..interface.requests import LoraRequest
 from ..interface.settings import sampling_of, scene_of
@@ -56,6 +57,13 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         option(add, name)
     option(add, "follow_orientation", flag="--keep-orientation")
     option(add, "black_background", flag="--keep-background")
+    add(
+        "--resample",
+        type=float,
+        metavar="F",
+        help="show the driving video and its mask at this frame rate, picked by time: the model was trained on 16. "
+        "--start-frame and --max-frames count after it",
+    )
     add("--fps", type=float, metavar="F", help="frame rate of the output (default: the driving video's, else 16)")
     for name in ("start_frame", "max_frames"):
         option(add, name)
@@ -97,9 +105,7 @@ def run(chosen: argparse.Namespace) -> None:
     listener = TerminalListener()
     if preset is not None and preset.needs and not loras:
         listener.warn(f"No --lora was given. {preset.needs}")
-    driving, driving_mask = (
-        None if path is None else open_footage(path) for path in (chosen.driving, chosen.driving_mask)
-    )
+    driving, driving_mask = (_video(path, chosen.resample, listener) for path in (chosen.driving, chosen.driving_mask))
     pictures = {
         "references": _pictures(chosen.reference),
         "driving": driving,
@@ -134,6 +140,13 @@ def run(chosen: argparse.Namespace) -> None:
     write_video(chosen.output, frames, fps)
     if report is not None:
         listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
+
+
+def _video(path: Path | None, fps: float | None, listener: TerminalListener) -> Pictures | None:
+    """Return a video as it is asked for; one whose rate varies, at its average rate if at no other."""
+    made = None if path is None else open_footage(path)
+    rate = fps or getattr(made, "fps", None)
+    return made.at_rate(rate, listener) if isinstance(made, Footage) and rate else made
 
 
 def _pictures(path: Path | None) -> np.ndarray | None:

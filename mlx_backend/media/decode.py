@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -69,7 +69,7 @@ class VideoFile:
                     break
         if shape is None:
             raise MediaError(f"The video {path} holds no frame that can be decoded; export it anew.")
-        return cls(
+        made = cls(
             path=path,
             width=shape[1],
             height=shape[0],
@@ -78,6 +78,23 @@ class VideoFile:
             moments=np.array(moments, np.int64) if is_told else None,
             time_base=time_base,
         )
+        # What a header calls the average may be the rate that was asked of a camera.
+        return replace(made, fps=made._measured_rate()) if made.is_variable else made
+
+    def _measured_rate(self) -> float:
+        return (self.frames - 1) / float((self.moments[-1] - self.moments[0]) * self.time_base)
+
+    def seconds(self, numbers: np.ndarray) -> np.ndarray:
+        """Return when pictures are shown; by the average rate where the file does not tell it."""
+        return numbers / self.fps if self.moments is None else self.moments[numbers] * float(self.time_base)
+
+    @property
+    def is_variable(self) -> bool:
+        """Whether some picture is shown half a picture or more beside the time that the average rate has for it."""
+        if self.moments is None or not self.fps:
+            return False
+        shown = self.seconds(np.arange(self.frames))
+        return bool(np.abs((shown - shown[0]) * self.fps - np.arange(self.frames)).max() >= 0.5)
 
     def pictures(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the pictures of ascending numbers as uint8 [H, W, 3]; one that no decoder gives is the one before it.

@@ -5,6 +5,7 @@ What is kept in memory is the pictures as the run needs them, in eight bits, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from ..interface.errors import MediaError
+from ..interface.events import Listener
 from ..interface.pictures import Pictures
 from .decode import VideoFile
 from .read import (
@@ -25,6 +28,7 @@ from .read import (
     read_video,
 )
 from .resize import PHOTO, fit
+from .timing import Resampling, resampling
 from .video import to_uint8
 
 KEPT_BYTES = 128 << 20  # of prepared pictures: a segment of 81 frames at 832x480 takes 97 MB
@@ -98,28 +102,58 @@ class Kept(dict[int, np.ndarray]):
 class Footage(Pictures):
     """Pictures [F, H, W, 3] in 0..1, float32 wherever they come out, of a file: those of `numbers`, in their order.
 
-    `fitted` is the width, the height and the method that `fit` has for them, None for pictures as they are. A slice is
-    footage too; a number or several are decoded.
+    `fps` is their rate, None where they have none. `fitted` is the width, the height and the method that `fit` has for
+    them, None for pictures as they are. A slice is footage too; a number or several are decoded.
     """
 
     source: Source
     numbers: np.ndarray
+    fps: float | None = None
     fitted: tuple[int, int, Image.Resampling] | None = None
     kept: Kept = field(default_factory=Kept, repr=False)
 
     @classmethod
     def of(cls, source: Source) -> Footage:
         """Return all pictures of a source."""
-        return cls(source, np.arange(source.frames))
+        return cls(source, np.arange(source.frames), source.fps)
 
     def fit(self, width: int, height: int, method: Image.Resampling) -> Footage:
         """Return it resized to cover width x height and cropped, photos in the steps of eight bits, as upstream."""
         return replace(self, fitted=(width, height, method), kept=Kept())
 
-    @property
-    def fps(self) -> float | None:
-        """Frames per second of the source."""
-        return self.source.fps
+    def at_rate(self, fps: float, listener: Listener) -> Footage:
+        """Return its pictures as they are seen `fps` times a second, picked by time; nothing is blended.
+
+        What comes from no video has no times and stays as it is. Tells what is changed. Raises RequestError for a rate
+        that is none.
+        """
+        source = self.source
+        if not isinstance(source, VideoFile) or not source.fps:
+            return self
+        plan = resampling(len(self), source.fps, fps)
+        picks = plan.picks
+        if source.is_variable:
+            seconds = source.seconds(self.numbers) - source.seconds(self.numbers[:1])
+            count = max(1, math.floor((seconds[-1] + 1 / source.fps) * fps + 0.5))
+            tick = float(source.time_base) / 2  # by which a moment in the file is rounded
+            picks = np.searchsorted(seconds, np.arange(count) / fps + tick, side="right") - 1
+            listener.note(
+                f"{source.path.name} has a variable frame rate, {source.fps:.6g} per second on average: its pictures "
+                f"are taken by their time stamps, {len(picks)} at {fps:.6g} per second."
+            )
+        elif plan.is_identity:
+            return self
+        else:
+            listener.note(f"{source.path.name}: {plan}")
+        return replace(self, numbers=self.numbers[picks], fps=fps)
+
+    def between(self, start: float, end: float) -> Footage:
+        """Return what is shown from `start` up to `end`, in seconds of the file. Raises MediaError for nothing."""
+        seconds = self.source.seconds(self.numbers)
+        numbers = self.numbers[(seconds >= start) & (seconds < end)]
+        if not len(numbers):
+            raise MediaError(f"{self.source.path} shows nothing from {start:g} to {end:g} s: trim it elsewhere.")
+        return replace(self, numbers=numbers)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -219,3 +253,12 @@ def fitted(pictures: Footage | np.ndarray, width: int, height: int, method: Imag
     return (
         pictures.fit(width, height, method) if isinstance(pictures, Footage) else fit(pictures, width, height, method)
     )
+
+
+def seen(pictures: Footage | np.ndarray, plan: Resampling) -> Footage | np.ndarray:
+    """Return the pictures that another rate shows: an array as an array, footage as footage."""
+    if plan.is_identity:
+        return pictures
+    if isinstance(pictures, Footage):
+        return replace(pictures, numbers=pictures.numbers[plan.picks], fps=float(plan.target))
+    return pictures[plan.picks]
