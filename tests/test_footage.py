@@ -4,9 +4,11 @@ import pickle
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mlx_backend.interface.errors import MediaError
@@ -120,12 +122,13 @@ def write_at(path: Path, moments: list[int]) -> None:
         container.mux(stream.encode())
 
 
-def test_a_variable_rate_is_sampled_by_its_time_stamps(tmp_path, listener):
+def test_a_variable_rate_is_sampled_by_its_time_stamps(tmp_path, listener, caplog):
     """Five pictures a tenth of a second each, then one of half a second: it stands as long as it is shown."""
+    caplog.set_level("INFO")
     write_at(tmp_path / "a.mkv", [0, 100, 200, 300, 400, 900, 1000])
     footage = open_footage(tmp_path / "a.mkv").at_rate(10, listener)
     assert footage.numbers[:11].tolist() == [0, 1, 2, 3, 4, 4, 4, 4, 4, 5, 6]
-    assert any("a.mkv has a variable frame rate" in note for note in listener.notes)
+    assert "a.mkv has a variable frame rate" in caplog.text
 
 
 def test_a_steady_rate_is_sampled_as_images_are(tmp_path, listener):
@@ -135,3 +138,65 @@ def test_a_steady_rate_is_sampled_as_images_are(tmp_path, listener):
     picks = resampling(30, footage.fps, 16).picks
     np.testing.assert_array_equal(footage.at_rate(16, listener).numbers, picks)
     assert footage.at_rate(footage.fps, listener) is footage
+
+
+class FileVideo:
+    """A VIDEO of a file, as ComfyUI's: its path, its trim, and frames for those who want them all."""
+
+    def __init__(self, path: Path, trim: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.path, self.trim = path, trim
+
+    def get_stream_source(self) -> str:
+        return str(self.path)
+
+    def get_active_trim_window(self) -> tuple[float, float]:
+        return self.trim
+
+    def get_components(self) -> None:
+        raise AssertionError("the whole video is decoded")
+
+
+@pytest.fixture
+def looked_at(nodes, tmp_path):
+    """What the input check shows of a driving video and its mask: the sheet."""
+    person = np.zeros((16, 64, 64, 3), np.float32)
+    person[:, 16:48, 16:48, 2] = 1
+    write_video(tmp_path / "mask.mp4", person, 16)
+    write_video(tmp_path / "clip.mp4", np.linspace(0, 1, 16, dtype=np.float32)[:, None, None, None] + 0 * person, 16)
+
+    def look(read):
+        driving, mask = (read(tmp_path / name) for name in ("clip.mp4", "mask.mp4"))
+        inputs = {"reference_image": torch.zeros(1, 64, 64, 3), "driving_video": driving, "driving_mask": mask}
+        settings = {"mode": "animation", "width": 64, "height": 64, "driving_fps": 16.0}
+        return nodes["Scail2InputCheck"](inputs | settings)
+
+    return look
+
+
+def test_a_video_of_a_file_is_decoded_here_and_shows_what_its_images_do(looked_at):
+    images, report = looked_at(lambda path: torch.from_numpy(read_video(path).frames))
+    video, told = looked_at(FileVideo)
+    assert told == report
+    assert torch.equal(video, images)
+
+
+def test_a_trimmed_video_is_its_part(looked_at):
+    """From half a second on, a quarter of a second: frames 8 to 11 of 16."""
+    images, _ = looked_at(lambda path: torch.from_numpy(read_video(path, 8, 4).frames))
+    video, _ = looked_at(lambda path: FileVideo(path, (0.5, 0.25)))
+    assert torch.equal(video, images)
+
+
+def test_a_video_in_memory_is_picked_by_its_rate(looked_at):
+    class Made:
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def get_components(self) -> SimpleNamespace:
+            frames = torch.from_numpy(read_video(self.path).frames)
+            return SimpleNamespace(images=frames.repeat_interleave(2, 0), frame_rate=Fraction(32))
+
+    images, report = looked_at(lambda path: torch.from_numpy(read_video(path).frames))
+    video, told = looked_at(Made)
+    assert torch.equal(video, images)
+    assert told == report
