@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from comfy_api.latest import io
 
 from ..mlx_backend.interface.presets import ORIENTATIONS, PRESETS, find_preset, size_of
 from ..mlx_backend.interface.settings import sampling_of, scene_of
-from ..mlx_backend.media.timing import Resampling, check_same_length, resampling
+from ..mlx_backend.media.footage import seen
+from ..mlx_backend.media.timing import check_same_length, resampling
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.weights.checkpoints.snapshot import Snapshot
 from . import host, sockets
@@ -20,7 +20,7 @@ from .neighbour import neighbour
 from .presets import Scail2Settings, preset_loras, published_loras
 from .sampling import Scail2Sampler
 from .settings import DEFAULTS, widget
-from .tensors import to_image, to_numpy
+from .tensors import to_clip, to_image, to_numpy
 
 AS_REFERENCE = "as the reference"
 
@@ -88,17 +88,19 @@ class Scail2Animate(io.ComfyNode):
         use_loras: bool = True,
     ) -> io.NodeOutput:
         """Return the frames, as many as the driving video has, their rate, and the report as JSON."""
-        if driving_mask is not None:
-            check_same_length("driving mask", len(driving_mask), len(driving_video))
+        (driving, own), (mask, _) = to_clip(driving_video), to_clip(driving_mask)
+        fps = own or fps
+        if mask is not None:
+            check_same_length("driving mask", len(mask), len(driving))
         used = slice(0, max_frames or None)
-        there = resampling(len(driving_video[used]), fps, DEFAULTS.driving_fps)
+        there = resampling(len(driving[used]), fps, DEFAULTS.driving_fps)
         chosen, follows = find_preset(preset), orientation == AS_REFERENCE
         width, height = size_of(size, ORIENTATIONS[0] if follows else orientation)
         pictures = {
             "references": to_numpy(reference_image),
-            "driving": _shown(to_numpy(driving_video[used]), there),
+            "driving": seen(driving[used], there),
             "reference_masks": to_numpy(reference_mask),
-            "driving_mask": None if driving_mask is None else _shown(to_numpy(driving_mask[used]), there),
+            "driving_mask": None if mask is None else seen(mask[used], there),
         }
         given = {"mode": mode, "width": width, "height": height, "follow_orientation": follows, "seed": seed}
         given |= chosen.values(width, height)
@@ -126,12 +128,8 @@ class Scail2Animate(io.ComfyNode):
                 report = report_run(run, recording)
             finally:
                 store.release()
-        back = resampling(len(frames), DEFAULTS.driving_fps, fps, len(driving_video[used]))
-        return io.NodeOutput(to_image(_shown(frames, back)), float(there.source), str(report))
-
-
-def _shown(frames: np.ndarray, plan: Resampling) -> np.ndarray:
-    return frames if plan.is_identity else frames[plan.picks]
+        back = resampling(len(frames), DEFAULTS.driving_fps, fps, len(driving[used]))
+        return io.NodeOutput(to_image(seen(frames, back)), float(there.source), str(report))
 
 
 def _inputs() -> list[io.Input]:
@@ -141,9 +139,11 @@ def _inputs() -> list[io.Input]:
     return [
         snapshot_input(),
         reference,
-        io.Image.Input(
+        io.MultiType.Input(
             "driving_video",
-            tooltip="The motion, as the frames of a clip at any rate. One frame makes a still picture.",
+            types=[io.Image, io.Video],
+            tooltip="The motion, as the frames of a clip at any rate; or a VIDEO, whose own rate counts, and of which "
+            "only what the run needs is decoded. One frame makes a still picture.",
         ),
         *sockets.inputs_of(Scail2T5Encode, "prompt", "negative_prompt"),
         mode,

@@ -13,7 +13,7 @@ from . import host, sockets
 from .masks import shown
 from .sampling import Scail2Sampler
 from .settings import checked, widget, widgets
-from .tensors import to_image, to_numpy
+from .tensors import to_image, to_numpy, to_pictures
 
 PICTURES = ("reference_image", "driving_video", "reference_mask", "driving_mask", "mode", "width", "height")
 FRAMES = ("segment_length", "segment_overlap", "start_frame", "max_frames", "follow_orientation", "black_background")
@@ -61,13 +61,14 @@ class Scail2InputCheck(io.ComfyNode):
         **settings: Any,
     ) -> io.NodeOutput:
         """Return the sheet and the report, and show both under the node."""
+        listener, fps = host.HostListener(), settings.get("driving_fps")
         pictures = {
             "references": to_numpy(reference_image),
-            "driving": to_numpy(driving_video),
+            "driving": to_pictures(driving_video, fps, listener),
             "reference_masks": to_numpy(reference_mask),
-            "driving_mask": to_numpy(driving_mask),
+            "driving_mask": to_pictures(driving_mask, fps, listener),
         }
-        found = check_inputs(pictures, settings, model, vae, host.HostListener())
+        found = check_inputs(pictures, settings, model, vae, listener)
         report = str(found)
         host.HostListener().note(report)  # a new one has no line below it that says where the run is
         sheet = to_image(found.sheet[None].astype(np.float32) / 255)

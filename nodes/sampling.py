@@ -12,7 +12,7 @@ from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
 from .neighbour import neighbour
 from .settings import DEFAULTS, as_input, checked
-from .tensors import to_clip_request, to_latent, to_numpy, to_text
+from .tensors import to_clip_request, to_latent, to_numpy, to_pictures, to_text
 
 
 class Scail2Sampler(io.ComfyNode):
@@ -61,11 +61,12 @@ class Scail2Sampler(io.ComfyNode):
         **settings: Any,
     ) -> io.NodeOutput:
         """Return the LATENT of all segments, and the report as JSON; `settings` are rows of interface/settings.py."""
+        listener, fps = host.HostListener(), settings.get("driving_fps")
         pictures = {
             "references": to_numpy(reference_image),
-            "driving": to_numpy(driving_video),
+            "driving": to_pictures(driving_video, fps, listener),
             "reference_masks": to_numpy(reference_mask),
-            "driving_mask": to_numpy(driving_mask),
+            "driving_mask": to_pictures(driving_mask, fps, listener),
         }
         scene, sampling = scene_of(settings, pictures, DEFAULTS), sampling_of(settings, DEFAULTS)
         require_mlx()
@@ -75,7 +76,7 @@ class Scail2Sampler(io.ComfyNode):
         from ..mlx_backend.pipelines.run import Session
         from ..mlx_backend.pipelines.store import Models
 
-        recording = Recording(host.HostListener())
+        recording = Recording(listener)
         scene, sampling = held_to_limits(model, scene, sampling, recording)
         text, clip = to_text(text, negative, is_guided=sampling.is_guided), to_clip_request(clip_features)
         with neighbour().at_work():
@@ -106,9 +107,11 @@ def _inputs() -> list[io.Input]:
             "reference_image",
             tooltip="The character. In a batch the first picture counts, the others are extra views of it.",
         ),
-        io.Image.Input(
+        io.MultiType.Input(
             "driving_video",
-            tooltip="The motion, as frames at 16 fps. One frame makes a still picture.",
+            types=[io.Image, io.Video],
+            tooltip="The motion, as frames at 16 fps; or a VIDEO of any rate, which is seen at driving_fps, and of "
+            "which only what the run needs is decoded. One frame makes a still picture.",
         ),
         io.MultiType.Input(
             "reference_mask",
@@ -119,7 +122,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.MultiType.Input(
             "driving_mask",
-            types=mask_types,
+            types=[*mask_types, io.Video],
             optional=True,
             tooltip="Where the person is in each driving frame: pure blue on black (animation) or white "
             "(replacement); several people in blue, red, green, magenta, cyan, yellow; or a MASK for one person.",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.events import Listener
 from ..mlx_backend.interface.geometry import latent_frames
 from ..mlx_backend.interface.latent_space import TEMPORAL_STRIDE, WAN21
+from ..mlx_backend.interface.pictures import Pictures
 from ..mlx_backend.interface.segments import Segment, SegmentPlan
+from ..mlx_backend.media.decode import VideoFile
+from ..mlx_backend.media.footage import Footage, seen
+from ..mlx_backend.media.timing import resampling
 from ..mlx_backend.members.scail2 import MEMBER
 
 if TYPE_CHECKING:
@@ -29,6 +36,34 @@ def to_numpy(image: torch.Tensor | None) -> np.ndarray | None:
         return None
     array = image.detach().cpu().to(torch.float32).numpy()
     return array[..., :3] if array.ndim == 4 else array
+
+
+def to_pictures(given: Any, fps: float | None, listener: Listener) -> Pictures | None:
+    """Return an IMAGE or a MASK as `to_numpy` does, and a VIDEO as it is seen at a rate (None: the model's)."""
+    pictures, own = to_clip(given)
+    fps = fps or MEMBER.defaults.driving_fps
+    if isinstance(pictures, Footage):
+        return pictures.at_rate(fps, listener)
+    return pictures if own is None else seen(pictures, resampling(len(pictures), own, fps))
+
+
+def to_clip(given: Any) -> tuple[Pictures | None, float | None]:
+    """Return an IMAGE or a MASK as `to_numpy` does, with no rate; a VIDEO as pictures with its own.
+
+    A VIDEO of a file is decoded when its pictures are needed, and its trim is kept; another is taken from memory.
+    """
+    if not hasattr(given, "get_components"):
+        return to_numpy(given), None
+    # Only files have a source of their own; others would be encoded for it.
+    source = given.get_stream_source() if "get_stream_source" in vars(type(given)) else None
+    if not isinstance(source, str) or not hasattr(given, "get_active_trim_window"):
+        components = given.get_components()
+        return to_numpy(components.images), float(components.frame_rate)
+    footage = Footage.of(VideoFile.of(Path(source)))
+    start, duration = given.get_active_trim_window()
+    if start or duration:
+        footage = footage.between(start, start + duration if duration else math.inf)
+    return footage, footage.fps
 
 
 def to_image(frames: np.ndarray) -> torch.Tensor:

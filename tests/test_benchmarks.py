@@ -36,6 +36,12 @@ TOYS = {
     "cpu_attention": (
         Toy("--rows 8 --tokens 16 --rounds 1", ("MLX's own", "products", "the same", "queries", "(softmax", "(exp")),
     ),
+    "clip_memory": (
+        Toy(
+            f"{SNAPSHOT} --clip-size 64 64 --clip-frames 10 20 --size 32 32 --frames 5",
+            ("10 frames of 64x64", "20 frames of 64x64"),
+        ),
+    ),
     "drift": (
         Toy(
             f"--snapshot {SNAPSHOT} --segments 2 --steps 1 --side 32 --only pixels,lab,running latents,latent,running",

@@ -10,7 +10,8 @@ from ..interface.errors import MediaError, RequestError
 from ..interface.settings import sampling_of, scene_of
 from ..interface.small_model import ASSETS, SMALL_MODEL, SMALL_SETTINGS
 from ..media.contact_sheet import contact_sheet
-from ..media.read import read_video, reason_of
+from ..media.decode import reason_of
+from ..media.read import read_video
 from ..media.write import write_video
 from ..members.scail2.defaults import SCAIL2
 from ..runtime.device import require_mlx

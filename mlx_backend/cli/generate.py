@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..interface.errors import RequestError
+from ..interface.pictures import Pictures
 from ..interface.presets import PRESETS, find_preset
 from ..interface.requests import LoraRequest
 from ..interface.settings import sampling_of, scene_of
 from ..interface.variants import PROCESSES, RESIDENCIES
+from ..media.footage import Footage, open_footage
 from ..media.read import read_video
 from ..media.write import check_output, write_video
 from ..runtime.device import PRECISIONS, require_mlx
@@ -55,6 +57,13 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         option(add, name)
     option(add, "follow_orientation", flag="--keep-orientation")
     option(add, "black_background", flag="--keep-background")
+    add(
+        "--resample",
+        type=float,
+        metavar="F",
+        help="show the driving video and its mask at this frame rate, picked by time: the model was trained on 16. "
+        "--start-frame and --max-frames count after it",
+    )
     add("--fps", type=float, metavar="F", help="frame rate of the output (default: the driving video's, else 16)")
     for name in ("start_frame", "max_frames"):
         option(add, name)
@@ -97,15 +106,15 @@ def run(chosen: argparse.Namespace) -> None:
     listener = TerminalListener()
     if preset is not None and preset.needs and not loras:
         listener.warn(f"No --lora was given. {preset.needs}")
-    driving = None if chosen.driving is None else read_video(chosen.driving)
+    driving, driving_mask = (_video(path, chosen.resample, listener) for path in (chosen.driving, chosen.driving_mask))
     pictures = {
         "references": _pictures(chosen.reference),
-        "driving": driving and driving.frames,
+        "driving": driving,
         "reference_masks": _pictures(chosen.reference_mask),
-        "driving_mask": _pictures(chosen.driving_mask),
+        "driving_mask": driving_mask,
     }
     defaults = defaults_of(snapshot)
-    given = given_by(chosen) | {"driving_fps": driving and driving.fps}
+    given = given_by(chosen) | {"driving_fps": driving.fps if isinstance(driving, Footage) else None}
     scene = scene_of(given, pictures, defaults)
     own = {} if preset is None else preset.values(scene.width, scene.height)
     settings = sampling_of(own | {name: value for name, value in given.items() if value is not None}, defaults)
@@ -134,6 +143,13 @@ def run(chosen: argparse.Namespace) -> None:
     write_video(chosen.output, frames, fps)
     if report is not None:
         listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
+
+
+def _video(path: Path | None, fps: float | None, listener: TerminalListener) -> Pictures | None:
+    """Return a video as it is asked for; one whose rate varies, at its average rate if at no other."""
+    made = None if path is None else open_footage(path)
+    rate = fps or getattr(made, "fps", None)
+    return made.at_rate(rate, listener) if isinstance(made, Footage) and rate else made
 
 
 def _pictures(path: Path | None) -> np.ndarray | None:

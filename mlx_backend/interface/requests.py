@@ -12,6 +12,7 @@ from .continuation import Continuation
 from .draft import DRAFT_FRAMES
 from .errors import RequestError
 from .geometry import check_size
+from .pictures import Pictures
 from .segments import check_segments
 from .variants import GRIDS, MODES, POSE_ROPES, SOLVERS
 
@@ -143,9 +144,9 @@ class Scene:
     """
 
     references: np.ndarray | None = None
-    driving: np.ndarray | None = None
+    driving: Pictures | None = None
     reference_masks: np.ndarray | None = None
-    driving_mask: np.ndarray | None = None
+    driving_mask: Pictures | None = None
     mode: str = MODES[0]
     width: int
     height: int

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..interface.errors import MediaError
-from .read import reason_of, require_av
+from .decode import reason_of, require_av
 from .video import to_uint8
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")

@@ -11,9 +11,11 @@ import numpy as np
 
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize
+from ..interface.pictures import Pictures
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.segments import SegmentPlan
 from ..interface.tokens import Tokens
+from ..media.footage import Footage
 from ..members.member import EncodedPictures, Encoding, Member, PreparedRun
 from ..models.attention import Context
 from ..models.conditioning import Known
@@ -194,10 +196,10 @@ def _facts(scene: Scene) -> dict[str, Any]:
     values = {field.name: getattr(scene, field.name) for field in fields(scene)}
     return {
         "scene": {name: value for name, value in values.items() if isinstance(value, (str, int, float, bool))},
-        "pictures": {name: _size(value) for name, value in values.items() if isinstance(value, np.ndarray)},
+        "pictures": {name: _size(value) for name, value in values.items() if isinstance(value, (np.ndarray, Footage))},
     }
 
 
-def _size(pictures: np.ndarray) -> str:
+def _size(pictures: Pictures) -> str:
     count, height, width = pictures.shape[:3]
     return f"{count} of {width}x{height}"

@@ -6,7 +6,9 @@ import numpy as np
 
 from ...interface.errors import RequestError
 from ...interface.events import Listener
+from ...interface.pictures import Pictures
 from ...interface.variants import MODES
+from ...media.footage import Footage
 from .defaults import SCAIL2
 from .masks import IDENTITIES, PERSON_THRESHOLD, THRESHOLD, WHITE, planes
 
@@ -19,7 +21,7 @@ NEAR_RATE = 0.5  # frames per second beside the trained rate that nobody sees
 PURE = (0, 2)  # levels of a channel in a known colour, of 0, 1 and 2
 
 
-def check_shape(name: str, pictures: np.ndarray, *, is_mask: bool = False) -> None:
+def check_shape(name: str, pictures: Pictures, *, is_mask: bool = False) -> None:
     """Raise RequestError unless pictures are [F, H, W, 3] (or a mask, [F, H, W] too) with at least one pixel."""
     if not (pictures.ndim == 4 and pictures.shape[-1] == 3) and not (is_mask and pictures.ndim == 3):
         allowed = "[frames, height, width, 3]" + ", or [frames, height, width] for one person" * is_mask
@@ -35,13 +37,16 @@ def check_shape(name: str, pictures: np.ndarray, *, is_mask: bool = False) -> No
 
 
 def checked_pixels(
-    name: str, pictures: np.ndarray, listener: Listener, *, is_mask: bool = False, first: int = 0
-) -> np.ndarray:
+    name: str, pictures: Pictures, listener: Listener, *, is_mask: bool = False, first: int = 0
+) -> Pictures:
     """Return pictures [F, H, W, 3] (or a mask, [F, H, W] too) as float32 within 0..1; `first` numbers its frame 0.
 
+    Footage stays as it is: its pixels cannot be others.
     Raises RequestError for another shape, no frames or values that are not numbers; warns when it had to clip.
     """
     check_shape(name, pictures, is_mask=is_mask)
+    if isinstance(pictures, Footage):
+        return pictures
     low, high = float(pictures.min()), float(pictures.max())  # one NaN makes both NaN
     if np.isnan(low) or np.isnan(high):
         frames = np.flatnonzero(np.isnan(pictures).any(axis=tuple(range(1, pictures.ndim))))
@@ -69,7 +74,7 @@ def check_rate(fps: float, frames: int, listener: Listener) -> None:
 
 def check_mask(
     name: str,
-    mask: np.ndarray,
+    mask: Pictures,
     background: tuple[float, float, float],
     mode: str,
     listener: Listener,
@@ -101,7 +106,7 @@ def check_mask(
     _check_background(name, mask[:scenes], background, mode, listener)
 
 
-def _check_colours(name: str, mask: np.ndarray, listener: Listener, first: int) -> None:
+def _check_colours(name: str, mask: Pictures, listener: Listener, first: int) -> None:
     known: set[bytes] = set()
     foreign: dict[bytes, str] = {}
     weak: dict[bytes, str] = {}
@@ -152,7 +157,7 @@ def _people_colours(frame: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _check_background(
-    name: str, mask: np.ndarray, wanted: tuple[float, float, float], mode: str, listener: Listener
+    name: str, mask: Pictures, wanted: tuple[float, float, float], mode: str, listener: Listener
 ) -> None:
     around, pixels = 0, {"white": 0, "black": 0}
     for frame in mask:

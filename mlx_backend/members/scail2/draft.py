@@ -28,8 +28,8 @@ def drafted(scene: PreparedScene) -> PreparedScene:
         scene,
         references=_centre(halved(scene.references), target),
         reference_masks=tuple(None if m is None else mask(m) for m in scene.reference_masks),
-        driving=_centre(halved(scene.driving), target),
-        driving_mask=None if scene.driving_mask is None else mask(scene.driving_mask),
+        driving=_centre(halved(np.asarray(scene.driving)), target),
+        driving_mask=None if scene.driving_mask is None else mask(np.asarray(scene.driving_mask)),
     )
 
 

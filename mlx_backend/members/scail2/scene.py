@@ -10,8 +10,10 @@ import numpy as np
 from ...interface.errors import RequestError
 from ...interface.events import Listener
 from ...interface.geometry import oriented_size
+from ...interface.pictures import Pictures
 from ...interface.requests import SamplingSettings, Scene
 from ...interface.segments import Segment
+from ...media.footage import Footage, fitted
 from ...media.resize import MASK, PHOTO, fit
 from ..member import EncodedPictures, Encoding
 from .checks import check_mask, check_shape, checked_pixels
@@ -27,8 +29,8 @@ class PreparedScene:
 
     references: np.ndarray
     reference_masks: tuple[np.ndarray | None, ...]
-    driving: np.ndarray
-    driving_mask: np.ndarray | None
+    driving: Pictures
+    driving_mask: Pictures | None
     is_replacement: bool
 
     @property
@@ -58,7 +60,7 @@ class PreparedScene:
         return EncodedScene(self, encode_references(self, how), how, settings.pose_rope)
 
 
-def window(frames: np.ndarray, segment: Segment) -> np.ndarray:
+def window(frames: Pictures, segment: Segment) -> np.ndarray:
     """Return the segment's frames, the last one repeated where the video has ended."""
     return frames[np.minimum(np.arange(segment.start, segment.start + segment.frames), len(frames) - 1)]
 
@@ -77,15 +79,15 @@ def prepare_scene(scene: Scene, listener: Listener) -> PreparedScene:
 
     driving_mask, reference_masks = scene.driving_mask, scene.reference_masks
     if driving_mask is not None:
-        driving_mask = fit(driving_mask, width, height, MASK)
+        driving_mask = fitted(driving_mask, width, height, MASK)
         background = driving_background(replacement=scene.is_replacement)
         check_mask("driving mask", driving_mask, background, scene.mode, listener, first=scene.start_frame)
     masks: list[np.ndarray | None] = [None] * len(references)
     if reference_masks is not None:
-        fitted = fit(reference_masks, width, height, MASK)
+        reference_masks = fit(reference_masks, width, height, MASK)
         background = reference_background(replacement=scene.is_replacement)
-        check_mask("reference mask", fitted, background, scene.mode, listener, scenes=1)
-        masks[: len(fitted)] = [mask[None] for mask in fitted]
+        check_mask("reference mask", reference_masks, background, scene.mode, listener, scenes=1)
+        masks[: len(reference_masks)] = [mask[None] for mask in reference_masks]
 
     return PreparedScene(
         references=blacked_out(fit(references, width, height, PHOTO), masks, scene),
@@ -101,8 +103,8 @@ def prepare_picture(picture: np.ndarray, like: PreparedScene, scene: Scene, list
     if np.array_equal(picture[:1], scene.references[:1]):  # checked already, and told if anything was wrong with it
         return like.references[0]
     width, height = like.size
-    fitted = fit(checked_pixels("reference image for CLIP", picture[:1], listener), width, height, PHOTO)
-    return blacked_out(fitted, like.reference_masks[:1], scene)[0]
+    picture = fit(checked_pixels("reference image for CLIP", picture[:1], listener), width, height, PHOTO)
+    return blacked_out(picture, like.reference_masks[:1], scene)[0]
 
 
 def blacked_out(
@@ -124,11 +126,11 @@ def black_around(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return picture * (mask.max(axis=-1, keepdims=True) > PERSON_THRESHOLD)
 
 
-def _fit_video(driving: np.ndarray, width: int, height: int) -> np.ndarray:
-    fitted = fit(driving, width, height, PHOTO)
-    if fitted.shape == driving.shape:
-        return fitted
-    return (np.clip(fitted, 0, 1) * 255).round() / np.float32(255)  # upstream scales videos as 8-bit pictures
+def _fit_video(driving: Pictures, width: int, height: int) -> Pictures:
+    made = fitted(driving, width, height, PHOTO)
+    if isinstance(made, Footage) or made.shape == driving.shape:
+        return made
+    return (np.clip(made, 0, 1) * 255).round() / np.float32(255)  # upstream scales videos as 8-bit pictures
 
 
 def _checked(scene: Scene, listener: Listener) -> Scene:
@@ -191,19 +193,19 @@ def _reference_masks(scene: Scene, references: np.ndarray, listener: Listener) -
     return masks
 
 
-def _counted(pictures: np.ndarray, what: str) -> str:
+def _counted(pictures: Pictures, what: str) -> str:
     return f"{len(pictures)} {what}{'s' * (len(pictures) != 1)}"
 
 
 def coloured(
-    name: str, mask: np.ndarray, background: tuple[float, float, float], listener: Listener, first: int = 0
-) -> np.ndarray:
+    name: str, mask: Pictures, background: tuple[float, float, float], listener: Listener, first: int = 0
+) -> Pictures:
     """Return a mask [F, H, W] or [F, H, W, 3], checked, as coloured pictures; a plain one is one person."""
     mask = checked_pixels(name, mask, listener, is_mask=True, first=first)
     return painted(mask, background) if mask.ndim == 3 else mask
 
 
-def tell_size(name: str, mask: np.ndarray, other: str, pictures: np.ndarray, listener: Listener) -> None:
+def tell_size(name: str, mask: Pictures, other: str, pictures: Pictures, listener: Listener) -> None:
     """Warn when a mask and its pictures differ in size."""
     if mask.shape[1:3] != pictures.shape[1:3]:
         listener.warn(
