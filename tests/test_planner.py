@@ -192,7 +192,7 @@ def test_the_command_plans_packed_weights_and_one_machine(capsys):
 
 
 def test_the_table_says_what_is_predicted_and_what_does_not_fit(capsys):
-    assert main(["plan", "--width", "1280", "--height", "704", "--memory", "16"]) == 0
+    assert main(["plan", "--width", "1280", "--height", "704", "--memory", "12"]) == 0
     said = capsys.readouterr().out
     assert "none of it has been measured on a Mac" in said
     assert "does not fit" in said
