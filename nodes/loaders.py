@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from comfy_api.latest import io
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.requests import LoraRequest
 from ..mlx_backend.interface.small_model import SMALL_MODEL
-from ..mlx_backend.interface.variants import RESIDENCIES
+from ..mlx_backend.interface.variants import PROCESSES, RESIDENCIES
 from ..mlx_backend.members.scail2 import MEMBER
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.weights.checkpoints.snapshot import COMPONENTS, Snapshot, find_snapshots
@@ -20,6 +21,7 @@ from .neighbour import neighbour
 
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.store import ModelStore
+    from ..mlx_backend.workers.pool import Pool
 
 AUTO = "auto"  # what is installed, else SMALL
 SMALL = "the small puppet model of this pack"
@@ -97,6 +99,16 @@ class LoadScail2MLX(io.ComfyNode):
                     "tenths of what its GPU recommends if that is less.",
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "process",
+                    options=list(PROCESSES),
+                    default=PROCESSES[0],
+                    optional=True,
+                    tooltip="Where the networks run. own: in a process of their own, which ComfyUI outlives: when "
+                    "Metal ends it, the run goes on in a new one from the last finished segment. shared: in ComfyUI's "
+                    "process. auto: own where Metal computes.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 sockets.Model.Output("model", display_name="model"),
@@ -124,6 +136,7 @@ class LoadScail2MLX(io.ComfyNode):
         tokenizer: str = FROM_SNAPSHOT,
         residency: str = RESIDENCIES[0],
         memory_gb: float = 0.0,
+        process: str = PROCESSES[0],
     ) -> tuple:
         """Change when one of the chosen files does."""
         folder = snapshot_folder(snapshot)
@@ -136,6 +149,7 @@ class LoadScail2MLX(io.ComfyNode):
             precision,
             residency,
             memory_gb,
+            process,
             *((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats),
         )
 
@@ -151,6 +165,7 @@ class LoadScail2MLX(io.ComfyNode):
         tokenizer: str = FROM_SNAPSHOT,
         residency: str = RESIDENCIES[0],
         memory_gb: float = 0.0,
+        process: str = PROCESSES[0],
     ) -> io.NodeOutput:
         """Return (model, text encoder, CLIP vision, VAE) handles."""
         require_mlx()
@@ -162,7 +177,7 @@ class LoadScail2MLX(io.ComfyNode):
         folder = None if snapshot == ONLY_FILES else open_folder(snapshot)
         needed = ("dit",) if folder is None else COMPONENTS  # encoders and VAE may be ComfyUI's
         found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts, needed)
-        models = Models.of(new_store(found, precision, residency, memory_gb))
+        models = Models.of(new_store(found, precision, residency, memory_gb, process))
         return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
 
 
@@ -202,14 +217,28 @@ def chosen_snapshot(name: str, *, has_files: bool = False) -> str:
 
 
 def new_store(
-    found: Snapshot, precision: str = PRECISIONS[0], residency: str = RESIDENCIES[0], memory_gb: float = 0.0
+    found: Snapshot,
+    precision: str = PRECISIONS[0],
+    residency: str = RESIDENCIES[0],
+    memory_gb: float = 0.0,
+    process: str = PROCESSES[0],
 ) -> ModelStore:
     """Return a store of a snapshot that gives its memory back when ComfyUI asks; nothing is loaded yet."""
     from ..mlx_backend.pipelines.store import ModelStore
+    from ..mlx_backend.workers.pool import wants_own_process
 
-    store = ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9))
+    elsewhere = _pool() if wants_own_process(process) else None
+    store = ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9), elsewhere)
     neighbour().add(store)
     return store
+
+
+@cache
+def _pool() -> Pool:
+    """Return the one process that the stores of all loaders share: a machine has one GPU."""
+    from ..mlx_backend.workers.pool import Pool
+
+    return Pool()
 
 
 def chosen_files(files: dict[str, str]) -> dict[str, Path]:

@@ -23,13 +23,14 @@ ALLOWED = {
     "pipelines": {
         *("interface", "members", "models", "planning", "runtime", "media", "sampling", "weights", "conditioning")
     },
+    "workers": {"interface", "runtime", "pipelines"},
     "diagnostics": {"interface", "members", "models", "planning", "runtime", "weights"},
-    "cli": {"interface", "members", "planning", "runtime", "media", "weights", "pipelines", "diagnostics"},
+    "cli": {"interface", "members", "planning", "runtime", "media", "weights", "pipelines", "workers", "diagnostics"},
 }
 # Around the backend: who may import whom. The demo makes pictures with the nodes alone; nothing that users run needs
 # tools, training, world or benchmarks, which are not published.
 AROUND = {
-    "nodes": {"interface", "runtime", "media", "members", "weights", "pipelines", "diagnostics"},
+    "nodes": {"interface", "runtime", "media", "members", "weights", "pipelines", "workers", "diagnostics"},
     "demo": {"interface", "runtime", "media"},
     "world": set(),
     "tools": {"interface", "runtime", "media", "members", "weights", "demo", "world"},

@@ -13,7 +13,7 @@ from mlx_backend.cli.main import BAD_INPUT, main
 from mlx_backend.interface.errors import RequestError
 from mlx_backend.interface.machine import CHIPS, GIB, memory_budget, usual_working_set
 from mlx_backend.planning.memory import CPU, METAL, Backend
-from mlx_backend.planning.planner import PHASES, TILES, ModelSizes, check_fits, choose, predict
+from mlx_backend.planning.planner import HEAD_GROUPS, PHASES, TILES, ModelSizes, check_fits, choose, predict
 from mlx_backend.planning.storage import Storage
 from mlx_backend.planning.weights import weights
 
@@ -88,7 +88,7 @@ def test_what_the_user_sets_is_kept():
 
 @pytest.mark.parametrize(("change", "job"), [("segments of", LARGE), ("pixels", LARGE), ("packed in 4 bits", SMALL)])
 def test_a_refusal_names_what_would_fit_and_it_does(change, job):
-    model, allowed = SCAIL2, budget(16)
+    model, allowed = SCAIL2, budget(14)
     if change == "packed in 4 bits":  # blocks of 0.8 GB each are too much then, packed ones are not
         plan = predict(model, job, METAL, "streamed", 128)
         allowed = choose(packed(4), job, 0).needed_bytes
@@ -244,7 +244,32 @@ def test_small_chunks_are_the_last_way_to_fit():
     job = a_job(width=832, height=480, frames=81)
     usual = choose(SCAIL2, job, 10**15, residency="streamed")
     assert usual.backend == METAL
-    leanest = predict(SCAIL2, job, METAL, "streamed", 128)
+    leanest = min(
+        (predict(SCAIL2, job, replace(METAL, head_groups=groups), "streamed", 128) for groups in (1, *HEAD_GROUPS)),
+        key=lambda plan: plan.needed_bytes,
+    )
     chosen = choose(SCAIL2, job, leanest.needed_bytes - 1)
     assert chosen.needed_bytes < leanest.needed_bytes
     assert chosen.backend.dispatch_flops < METAL.dispatch_flops
+
+
+def test_groups_of_heads_are_taken_only_where_all_at_once_do_not_fit():
+    whole = predict(SCAIL2, LARGE, METAL, "streamed", 512)
+    assert choose(SCAIL2, LARGE, whole.needed_bytes, residency="streamed", tile=512) == whole
+    fewer = choose(SCAIL2, LARGE, whole.needed_bytes - 1, residency="streamed", tile=512)
+    assert fewer.backend == replace(METAL, head_groups=HEAD_GROUPS[0])
+    small_mac = choose(SCAIL2, LARGE, budget(16))
+    assert small_mac.backend.head_groups > 1
+    check_fits(small_mac, budget(16))
+
+
+def test_heads_that_cannot_be_divided_stay_together():
+    odd = replace(SCAIL2, dit=replace(SCAIL2.dit, num_heads=5))
+    assert choose(odd, LARGE, 1000).backend.head_groups == 1
+
+
+def test_the_result_counts_from_decoding_on():
+    plan = predict(SCAIL2, LARGE, METAL, "streamed", 512)
+    clip = LARGE.frames * LARGE.width * LARGE.height * 3 * 4
+    around = {name: plan.phase_bytes(name) - plan.phases[name].bytes for name in PHASES}
+    assert {name for name in PHASES if around[name] == around["load"] + clip} == {"decode"}

@@ -111,6 +111,7 @@ class Case:
     job: Job
     text_dim: int = 256
     clip_dim: int = 160
+    groups: int = 1
 
     @property
     def dit(self):
@@ -132,6 +133,8 @@ DIT_CASES = {
     "8 bits, streamed": Case((640, 2560, 5, 3), Storage(bits=8), "streamed", job(128, 128, 5)),
     "6 bits, groups of 32": Case((512, 2048, 4, 2), Storage("float32", 6, 32), "resident", job(128, 128, 1)),
     "3 references": Case((384, 1536, 6, 2), BF16, "resident", job(192, 192, 5, references=3)),
+    "groups of heads": Case((512, 512, 8, 2), BF16, "resident", job(320, 256, 9), groups=4),
+    "two groups, packed": Case((512, 1024, 4, 2), Storage(bits=8), "streamed", job(256, 256, 9), groups=2),
     "many heads": Case((256, 512, 16, 2), F32, "resident", job(256, 192, 5)),
     "several chunks": Case((256, 256, 2, 1), BF16, "resident", job(512, 448, 5)),
     "wide feed-forward": Case((256, 8192, 2, 2), F32, "resident", job(256, 256, 5)),
@@ -149,11 +152,12 @@ def test_loading_and_denoising(case, tmp_path):
     files = {"dit": tmp_path / "dit.safetensors", "vae": tmp_path / "vae.safetensors"}
     store = ModelStore(Snapshot(files, tmp_path / "none", dit_settings(config)), "auto", residency)
     model = ModelSizes(dit=config, vae=VAE, dit_storage=storage)
-    plan = predict(model, job, CPU, residency)
+    plan = predict(model, job, replace(CPU, head_groups=found.groups), residency)
     few_rows.cache_clear()  # loading measures a packed product once per process and shape
     size, frames = job.longest, job.longest.frames
     peaks = Peaks()
     dit = store.get_dit((), Recorder(), residency)
+    dit.attend_in_groups(found.groups)
     store.get("vae", Recorder())
     peaks.take("load")
     reference = (16, 1, size.height, size.width)

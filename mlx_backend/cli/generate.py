@@ -13,7 +13,7 @@ from ..interface.pictures import Pictures
 from ..interface.presets import PRESETS, find_preset
 from ..interface.requests import LoraRequest
 from ..interface.settings import sampling_of, scene_of
-from ..interface.variants import RESIDENCIES
+from ..interface.variants import PROCESSES, RESIDENCIES
 from ..media.footage import Footage, open_footage
 from ..media.read import read_video
 from ..media.write import check_output, write_video
@@ -91,6 +91,7 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     add("--precision", default=PRECISIONS[0], metavar="|".join(PRECISIONS), help="(default %(default)s)")
     add("--residency", default=RESIDENCIES[0], metavar="|".join(RESIDENCIES), help="of the DiT's blocks (%(default)s)")
     add("--memory", type=float, default=0, metavar="GB", help="what a run may take (0: what suits the machine)")
+    add("--process", default=PROCESSES[0], metavar="|".join(PROCESSES), help="of the networks (%(default)s)")
     add("--no-cache", action="store_true", help=f"do not keep encoded prompts and pictures (in {CACHE})")
     parser.set_defaults(run=run)
 
@@ -127,9 +128,11 @@ def run(chosen: argparse.Namespace) -> None:
     from ..pipelines.run import Session
     from ..pipelines.store import Models, ModelStore
     from ..pipelines.text import Prompts
+    from ..workers.pool import Pool, wants_own_process
 
     cache = None if chosen.no_cache else CACHE.expanduser()
-    store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, int(chosen.memory * 1e9))
+    pool = Pool() if wants_own_process(chosen.process) else None
+    store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, int(chosen.memory * 1e9), pool)
     models, prompts = Models.of(store, loras), Prompts(chosen.prompt, chosen.negative)
     tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
     recording = Recording(listener) if chosen.report else None

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..interface.errors import BackendError, Cancelled, DependencyError, NumericsError
+from ..interface.errors import BackendError, Cancelled, DependencyError, NumericsError, ProcessError
 from ..interface.events import LOGGER
 from ..runtime.awake import kept_awake
 from . import bench, convert, demo, doctor, generate, inspect, plan
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         return STOPPED
     except BackendError as error:
         sys.stderr.write(f"{error}\n")
-        return FAILED if isinstance(error, (NumericsError, DependencyError)) else BAD_INPUT
+        return FAILED if isinstance(error, (NumericsError, DependencyError, ProcessError)) else BAD_INPUT
     except OSError as error:  # a path too long, no permission, a disk that went away
         sys.stderr.write(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}).\n")
         return BAD_INPUT

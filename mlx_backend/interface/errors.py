@@ -29,6 +29,10 @@ class NumericsError(BackendError):
     """The model returned values that are not numbers."""
 
 
+class ProcessError(BackendError):
+    """The process in which the networks run could not be begun, or has ended too often."""
+
+
 class Cancelled(BackendError):
     """The user stopped the run; not a failure."""
 

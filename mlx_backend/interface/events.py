@@ -41,6 +41,9 @@ class Listener:
     def note(self, message: str) -> None:
         """Tell the user what to expect: a plan, a time."""
 
+    def held(self, peak: int) -> None:
+        """Take note of the most bytes that MLX held in another process since this was told last."""
+
     def check_cancelled(self) -> None:
         """Raise to stop the run; called at least once per DiT block and per VAE frame."""
 

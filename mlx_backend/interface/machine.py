@@ -20,6 +20,30 @@ def memory_budget(memory: int, recommended: int = 0) -> int:
     return int(min(share, WORKING_SET_SHARE * recommended) if recommended else share)
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a run may take: `share` bytes of the machine; `free`: what it holds now plus what nobody does, if known."""
+
+    share: int
+    free: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The smaller one."""
+        return self.share if self.free is None else min(self.share, self.free)
+
+    @property
+    def advice(self) -> str:
+        """What to do where others hold the memory; empty where they do not."""
+        if self.free is None or self.free >= self.share:
+            return ""
+        return (
+            f"This machine would allow {self.share / 1e9:.1f} GB, but only {self.free / 1e9:.1f} GB are free now: "
+            "close programs that hold memory (a language model server, a browser), or set memory_gb (--memory) if you "
+            "know better."
+        )
+
+
 def usual_working_set(memory: int) -> int:
     """Return what macOS recommends at least on a machine of `memory` bytes: 2/3 up to 36 GiB, 3/4 above.
 

@@ -34,7 +34,7 @@ class Surroundings:
     `before` and `after`: tokens. `stems`: the rows of each call of a stem that embeds them, by its name. `numbers`: of
     the latents and masks that they are made from. `encoded`: clips for the VAE, each (what, frames, width, height in
     pixels); `shared`: those that are the same for all segments. `pictures`: (what, how many clips) the process holds in
-    pixels, the result among them.
+    pixels beside the result.
     """
 
     before: int = 0
@@ -43,4 +43,4 @@ class Surroundings:
     numbers: int = 0
     shared: tuple[tuple[str, int, int, int], ...] = ()
     encoded: tuple[tuple[str, int, int, int], ...] = ()
-    pictures: tuple[str, int] = ("the result", 1)
+    pictures: tuple[str, int] = ("no pictures", 0)

@@ -9,6 +9,7 @@ GRIDS = ("upstream", "simple")  # of sigmas: upstream's, or that of ComfyUI's sc
 MODES = ("animation", "replacement")
 POSE_ROPES = ("upstream", "midpoint")  # the driving video's positions: the mean of their rotations, or their middle
 RESIDENCIES = ("auto", "resident", "streamed")  # of the DiT's blocks: in memory, or read when they are due
+PROCESSES = ("auto", "own", "shared")  # where the networks run; auto: in their own where Metal computes
 MAX_TEXT_TOKENS = 512
 END_TOKEN = 1  # </s> of every UMT5 tokenizer
 

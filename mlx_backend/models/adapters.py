@@ -14,6 +14,8 @@ import mlx.core as mx
 
 Projection = Callable[[mx.array], mx.array]
 
+ALL = slice(None)  # of a layer's outputs
+
 TINY = 1e-12  # keeps a row of zeros from dividing by zero
 
 
@@ -31,10 +33,11 @@ class Adapter:
         """Return the same branch, sharing its arrays, at another strength."""
         return replace(self, strength=strength)
 
-    def prepared(self, dtype: mx.Dtype) -> Projection:
+    def prepared(self, dtype: mx.Dtype, outputs: slice = ALL) -> Projection:
         """Return x [rows, in] -> strength * x dW^T [rows, out] in `dtype`, for a caller that feeds chunk after chunk.
 
-        Nothing is evaluated here; what does not depend on x is computed once, with the first chunk.
+        Only these `outputs` are made. Nothing is evaluated here; what does not depend on x is computed once, with the
+        first chunk.
         """
         raise NotImplementedError
 
@@ -55,8 +58,8 @@ class LowRank(Adapter):
     scale: float
     strength: float = 1.0
 
-    def prepared(self, dtype: mx.Dtype) -> Projection:
-        down, up = self.down.astype(dtype).T, self._scaled(self.up, dtype).T
+    def prepared(self, dtype: mx.Dtype, outputs: slice = ALL) -> Projection:
+        down, up = self.down.astype(dtype).T, self._scaled(self.up[outputs], dtype).T
         return lambda x: (x.astype(dtype) @ down) @ up
 
     def dense(self) -> mx.array:
@@ -77,7 +80,7 @@ class Kronecker(Adapter):
     w1_b: mx.array | None = None
     w2_b: mx.array | None = None
 
-    def prepared(self, dtype: mx.Dtype) -> Projection:
+    def prepared(self, dtype: mx.Dtype, outputs: slice = ALL) -> Projection:
         w1 = self._scaled(_product(self.w1, self.w1_b), dtype)
         w2 = [factor.astype(dtype).T for factor in (self.w2_b, self.w2) if factor is not None]
 
@@ -85,7 +88,7 @@ class Kronecker(Adapter):
             inner = x.astype(dtype).reshape(len(x) * w1.shape[1], -1)  # x as m vectors of n
             for factor in w2:
                 inner = inner @ factor
-            return (w1 @ inner.reshape(len(x), w1.shape[1], -1)).reshape(len(x), -1)
+            return (w1 @ inner.reshape(len(x), w1.shape[1], -1)).reshape(len(x), -1)[:, outputs]
 
         return project
 
@@ -104,16 +107,16 @@ class Hadamard(Adapter):
     scale: float
     strength: float = 1.0
 
-    def prepared(self, dtype: mx.Dtype) -> Projection:
+    def prepared(self, dtype: mx.Dtype, outputs: slice = ALL) -> Projection:
         out_dim, in_dim = len(self.w1a), self.w1b.shape[1]
         rank = len(self.w1b) * len(self.w2b)
         if rank * (out_dim + in_dim) >= out_dim * in_dim:
-            return Full(self.dense(), 1.0, self.strength).prepared(dtype)
+            return Full(self.dense(), 1.0, self.strength).prepared(dtype, outputs)
         # The same dW as a plain product, over all pairs of the two ranks.
         w1a, w1b, w2a, w2b = (factor.astype(mx.float32) for factor in (self.w1a, self.w1b, self.w2a, self.w2b))
         up = (w1a[:, :, None] * w2a[:, None, :]).reshape(out_dim, rank)
         down = (w1b[:, None, :] * w2b[None, :, :]).reshape(rank, in_dim)
-        return LowRank(down, up, self.scale, self.strength).prepared(dtype)
+        return LowRank(down, up, self.scale, self.strength).prepared(dtype, outputs)
 
     def dense(self) -> mx.array:
         return self.scale * (_product(self.w1a, self.w1b) * _product(self.w2a, self.w2b))
@@ -127,8 +130,8 @@ class Full(Adapter):
     scale: float
     strength: float = 1.0
 
-    def prepared(self, dtype: mx.Dtype) -> Projection:
-        weight = self._scaled(self.delta, dtype).T
+    def prepared(self, dtype: mx.Dtype, outputs: slice = ALL) -> Projection:
+        weight = self._scaled(self.delta[outputs], dtype).T
         return lambda x: x.astype(dtype) @ weight
 
     def dense(self) -> mx.array:
@@ -151,11 +154,11 @@ class Dora:
         """Return the same, sharing its arrays, at another strength."""
         return replace(self, strength=strength)
 
-    def prepared(self, dtype: mx.Dtype) -> Callable[[mx.array, mx.array], mx.array]:
-        """Return (x [rows, in], x W^T [rows, out]) -> what is added to x W^T, in `dtype`."""
-        side = self.branch.at(1.0).prepared(dtype)
-        own = (self.strength * self.gain).astype(dtype)
-        rest = (self.strength * (self.gain - 1)).astype(dtype)
+    def prepared(self, dtype: mx.Dtype, outputs: slice = ALL) -> Callable[[mx.array, mx.array], mx.array]:
+        """Return (x [rows, in], x W^T [rows, out]) -> what is added to x W^T at these `outputs`, in `dtype`."""
+        side, gain = self.branch.at(1.0).prepared(dtype, outputs), self.gain[outputs]
+        own = (self.strength * gain).astype(dtype)
+        rest = (self.strength * (gain - 1)).astype(dtype)
         return lambda x, product: rest * product + own * side(x)
 
 
@@ -193,14 +196,19 @@ def side_branch(kind: str, parts: Mapping[str, mx.array], scale: float, strength
 
 
 def with_adapters(
-    base: Projection, branches: Sequence[Adapter | Dora], bias: mx.array | None, dtype: mx.Dtype
+    base: Projection,
+    branches: Sequence[Adapter | Dora],
+    bias: mx.array | None,
+    dtype: mx.Dtype,
+    outputs: slice = ALL,
 ) -> Projection:
     """Return x [rows, in] -> base(x) plus what each branch adds, [rows, out]; `base` itself where none is active.
 
-    `bias` is the one that `base` adds (DoRA scales the product without it); `dtype` is that of its product.
+    `bias` is the one that `base` adds (DoRA scales the product without it); `dtype` is that of its product, `outputs`
+    are those that it makes.
     """
-    plain = [branch.prepared(dtype) for branch in branches if branch.strength and isinstance(branch, Adapter)]
-    doras = [branch.prepared(dtype) for branch in branches if branch.strength and isinstance(branch, Dora)]
+    plain = [branch.prepared(dtype, outputs) for branch in branches if branch.strength and isinstance(branch, Adapter)]
+    doras = [branch.prepared(dtype, outputs) for branch in branches if branch.strength and isinstance(branch, Dora)]
     if not plain and not doras:
         return base
 

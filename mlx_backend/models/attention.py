@@ -45,6 +45,9 @@ class Rows:
     time: Time
 
 
+Modulated = Callable[[Rows], mx.array]
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What cross-attention looks at: embedded text [512, dim]; CLIP tokens [257, dim], None without that branch."""
@@ -99,8 +102,27 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(dim, config.eps)
         self._heads = (config.num_heads, config.head_dim)
 
-    def keys_values(self, chunks: list[Rows], modulated: Callable[[Rows], mx.array]) -> KeysValues:
-        """Project all tokens, each chunk as `modulated` makes it [rows, dim]: normalised, shifted and scaled."""
+    def reader(self, chunks: list[Rows], modulated: Modulated, groups: int = 1) -> Callable[[Rows], mx.array]:
+        """Return what gives the attention output [rows, dim] of each of `chunks`, to be asked in their order.
+
+        `modulated` makes the input [rows, dim] of a chunk: normalised, shifted and scaled. In several groups of heads
+        (a divisor of their number), keys, values and results are never in memory all at once.
+        """
+        if groups > 1:
+            outputs = self._in_groups(chunks, modulated, groups)
+            o = self.o.prepared()
+            return lambda rows: o(mx.concatenate(outputs.pop(0), axis=1))  # noqa: ARG005 - the next one's
+        context = self._keys_values(chunks, modulated)
+        q, o = self.q.prepared(), self.o.prepared()
+
+        def read(rows: Rows) -> mx.array:
+            queries = rows.rotation.apply(self.norm_q(q(modulated(rows))).reshape(-1, *self._heads))
+            return o(context.attend(queries))
+
+        return read
+
+    def _keys_values(self, chunks: list[Rows], modulated: Modulated) -> KeysValues:
+        """Project all tokens."""
         k, v = self.k.prepared(), self.v.prepared()
         keys, values = [], []
         for rows in chunks:
@@ -112,15 +134,49 @@ class SelfAttention(nn.Module):
             values.append(value.reshape(-1, *self._heads).transpose(1, 0, 2))
         return KeysValues.joined(keys, values)
 
-    def reader(self, context: KeysValues) -> Callable[[mx.array, Rotation], mx.array]:
-        """Return (x [rows, dim], rotation) -> attention output [rows, dim], with the weights made ready once."""
-        q, o = self.q.prepared(), self.o.prepared()
+    def _in_groups(self, chunks: list[Rows], modulated: Modulated, groups: int) -> list[list[mx.array]]:
+        """Attend with a group of heads after another; return the results [rows, dim / groups] of each chunk.
 
-        def read(x: mx.array, rotation: Rotation) -> mx.array:
-            queries = rotation.apply(self.norm_q(q(x)).reshape(-1, *self._heads))
-            return o(context.attend(queries))
+        Values and queries are made for a group, from its rows of the weights. Keys are made for all heads at once,
+        because their norm is over all: as the results of a group come, its keys go.
+        """
+        heads, head_dim = self._heads[0] // groups, self._heads[1]
+        keys, scales = self._keys_by_group(chunks, modulated, groups)
+        outputs: list[list[mx.array]] = [[] for _ in chunks]
+        for number in range(groups):
+            own = slice(number * heads * head_dim, (number + 1) * heads * head_dim)
+            v, values = self.v.prepared(own), []
+            for rows in chunks:
+                values.append(v(modulated(rows)).reshape(-1, heads, head_dim).transpose(1, 0, 2))
+                mx.eval(values[-1])
+            context, q = KeysValues.joined(keys[number], values), self.q.prepared(own)
+            for rows, scale, made in zip(chunks, scales, outputs, strict=True):
+                queries = self.norm_q.part(q(modulated(rows)), scale, own).reshape(-1, heads, head_dim)
+                made.append(context.attend(rows.rotation.apply(queries)))
+                mx.eval(made[-1])
+            del context, v, q
+        return outputs
 
-        return read
+    def _keys_by_group(
+        self, chunks: list[Rows], modulated: Modulated, groups: int
+    ) -> tuple[list[list[mx.array]], list[mx.array]]:
+        """Return the keys [heads / groups, rows, head_dim] of each group and chunk, and the scales of the queries.
+
+        A query's scale is over all heads too: the queries themselves are made again, for a group, when it is attended.
+        """
+        k, q = self.k.prepared(), self.q.prepared()
+        keys: list[list[mx.array]] = [[] for _ in range(groups)]
+        scales = []
+        for rows in chunks:
+            x = modulated(rows)
+            product = k(x)
+            key = rows.rotation.apply(self.norm_k(product).reshape(-1, *self._heads)).astype(product.dtype)
+            parts = [mx.contiguous(part.transpose(1, 0, 2)) for part in mx.split(key, groups, axis=1)]
+            scales.append(self.norm_q.scale(q(x)))
+            mx.eval(parts, scales[-1])
+            for made, part in zip(keys, parts, strict=True):
+                made.append(part)
+        return keys, scales
 
 
 class CrossAttention(nn.Module):

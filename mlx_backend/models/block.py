@@ -39,24 +39,30 @@ class Block(nn.Module):
         ]
         self.modulation = mx.zeros((1, 6, dim))
 
-    def __call__(self, chunks: list[Rows], context: Context, check_cancelled: Callable[[], None]) -> None:
-        """Rewrite the `x` of every chunk. `check_cancelled` is called before each chunk of each part and may raise."""
+    def __call__(
+        self, chunks: list[Rows], context: Context, check_cancelled: Callable[[], None], head_groups: int = 1
+    ) -> None:
+        """Rewrite the `x` of every chunk. `check_cancelled` is called before each chunk of each part and may raise.
+
+        Self-attention is done in so many groups of heads, see SelfAttention.
+        """
         # Each part is a call of its own, so that its ready weights, keys and values are gone when the next one starts.
-        for update in (partial(self._attend, chunks, check_cancelled), partial(self._look, context), self._feed):
+        attend = partial(self._attend, chunks, check_cancelled, head_groups)
+        for update in (attend, partial(self._look, context), self._feed):
             _rewrite(chunks, update(), check_cancelled)
 
     def _modulation(self, time: Time) -> list[mx.array]:
         """Return shift, scale and gate of the attention and of the feed-forward, each [1, dim]."""
         return mx.split(self.modulation[0].astype(mx.float32) + time.e0, 6)
 
-    def _attend(self, chunks: list[Rows], check_cancelled: Callable[[], None]) -> Update:
+    def _attend(self, chunks: list[Rows], check_cancelled: Callable[[], None], head_groups: int) -> Update:
         def modulated(rows: Rows) -> mx.array:
             check_cancelled()
             shift, scale, *_ = self._modulation(rows.time)
             return self.norm1(rows.x) * (1 + scale) + shift
 
-        attend = self.self_attn.reader(self.self_attn.keys_values(chunks, modulated))
-        return lambda rows: rows.x + attend(modulated(rows), rows.rotation) * self._modulation(rows.time)[2]
+        attend = self.self_attn.reader(chunks, modulated, head_groups)
+        return lambda rows: rows.x + attend(rows) * self._modulation(rows.time)[2]
 
     def _look(self, context: Context) -> Update:
         look = self.cross_attn.reader(context)

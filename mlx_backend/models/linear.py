@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from .adapters import Adapter, Dora, Projection, with_adapters
+from .adapters import ALL, Adapter, Dora, Projection, with_adapters
 
 
 class Product(nn.Module):
@@ -39,17 +39,21 @@ class AdaptableLinear(Product):
     def __call__(self, x: mx.array) -> mx.array:
         return self.prepared()(x)
 
-    def prepared(self) -> Projection:
-        """Return the projection with its weight ready to multiply, for a caller that feeds it chunk after chunk."""
-        weight, bias = self.dense(), self.get("bias")
-        return with_adapters(affine(weight, bias), self._adapters, bias, weight.dtype)
+    def prepared(self, outputs: slice = ALL) -> Projection:
+        """Return the projection with its weight ready to multiply, for a caller that feeds it chunk after chunk.
+
+        Only these `outputs` are made: rows of the weight.
+        """
+        weight, bias = self.dense(outputs), self.get("bias")
+        bias = None if bias is None else bias[outputs]
+        return with_adapters(affine(weight, bias), self._adapters, bias, weight.dtype, outputs)
 
     def set_adapters(self, branches: tuple[Adapter | Dora, ...]) -> None:
         """Let `branches`, and nothing else, run beside the product from now on."""
         self._adapters = branches
 
-    def dense(self) -> mx.array:
-        """Return the weight [out, in], unpacked, in the dtype of the product."""
+    def dense(self, outputs: slice = ALL) -> mx.array:
+        """Return the weight [out, in] of these `outputs`, unpacked, in the dtype of the product."""
         raise NotImplementedError
 
 
@@ -62,8 +66,8 @@ class Linear(AdaptableLinear):
         if bias:
             self.bias = mx.zeros((out_dim,))
 
-    def dense(self) -> mx.array:
-        return self.weight.astype(self._compute_dtype or self.weight.dtype)
+    def dense(self, outputs: slice = ALL) -> mx.array:
+        return self.weight[outputs].astype(self._compute_dtype or self.weight.dtype)
 
 
 class PackedLinear(AdaptableLinear):
@@ -123,12 +127,12 @@ class PackedLinear(AdaptableLinear):
         """Shape [out, in] of the unpacked weight."""
         return len(self.weight), self._in_dim
 
-    def dense(self) -> mx.array:
+    def dense(self, outputs: slice = ALL) -> mx.array:
         dtype = self._compute_dtype or self.scales.dtype
         return mx.dequantize(
-            self.weight,
-            scales=self.scales.astype(dtype),
-            biases=self.biases.astype(dtype),
+            self.weight[outputs],
+            scales=self.scales[outputs].astype(dtype),
+            biases=self.biases[outputs].astype(dtype),
             group_size=self._group_size,
             bits=self._bits,
         )

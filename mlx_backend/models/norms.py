@@ -33,3 +33,11 @@ class RMSNorm(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return mx.fast.rms_norm(x.astype(mx.float32), self.weight.astype(mx.float32), self._eps)
+
+    def scale(self, x: mx.array) -> mx.array:
+        """Return what brings each row of x [rows, dim] to a root mean square of 1: [rows, 1]."""
+        return mx.rsqrt(mx.square(x.astype(mx.float32)).mean(axis=-1, keepdims=True) + self._eps)
+
+    def part(self, x: mx.array, scale: mx.array, columns: slice) -> mx.array:
+        """Return these columns of the result from x, those columns of a whole, and the whole's `scale`."""
+        return x.astype(mx.float32) * scale * self.weight[columns].astype(mx.float32)

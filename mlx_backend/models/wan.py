@@ -37,6 +37,7 @@ class WanModel(BlockNetwork):
         dim = config.dim
         self._config = config
         self._dispatch_flops = GPU_DISPATCH_FLOPS
+        self._head_groups = 1
         self.patch_embedding = PatchEmbedding(config.in_dim, dim, compute_dtype)
         self.text_embedding = [
             Linear(config.text_dim, dim, compute_dtype=compute_dtype),
@@ -62,6 +63,10 @@ class WanModel(BlockNetwork):
     def limit_dispatches(self, flops: float) -> None:
         """Let no GPU dispatch of a pass take more than about so many FLOPs, for a slow machine."""
         self._dispatch_flops = flops
+
+    def attend_in_groups(self, groups: int) -> None:
+        """Let a pass's self-attention take one group of heads after another, in less memory: a divisor of the heads."""
+        self._head_groups = groups
 
     def leave_float16(self) -> bool:
         """Compute in bf16 from now on what was computed in float16; return whether anything was."""
@@ -138,6 +143,8 @@ class WanModel(BlockNetwork):
         noisy, start = self.embed_time(t), 0 if conditioning.before is None else len(conditioning.before)
         known = slice(start, start + conditioning.clean)
         clean = self.embed_time(0.0) if conditioning.clean else noisy
+        # The embedding's weights, cast to float32, are gone before there are two streams.
+        mx.eval([(time.e, time.e0) for time in (noisy, clean)])
         chunks = [
             Rows(
                 mx.contiguous(tokens[a:b]),
@@ -146,11 +153,11 @@ class WanModel(BlockNetwork):
             )
             for a, b in cut(bounds, known)
         ]
-        mx.eval([rows.x for rows in chunks], [(rows.time.e, rows.time.e0) for rows in chunks])
+        mx.eval([rows.x for rows in chunks])
         del tokens
         with self.due_blocks() as blocks:
             for block in blocks:
-                block(chunks, conditioning.context, check_cancelled)
+                block(chunks, conditioning.context, check_cancelled, self._head_groups)
         made = []
         for rows in chunks:
             made.append(self.head(rows))

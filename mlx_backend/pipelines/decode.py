@@ -25,6 +25,9 @@ def decode_latents(handle: Handle, latents: SegmentLatents, tiling: Tiling | Non
     Without `tiling` frames are decoded whole where the memory allows it, else in the largest tiles that fit. The first
     `overlap` frames of every segment but the first are the history it continued, and are dropped.
     """
+    elsewhere = handle.store.elsewhere
+    if elsewhere is not None:
+        return elsewhere.call(decode_latents, handle, latents, tiling, listener, listener=listener)
     tiling = tiling or decode_tiling(handle, latents)
     enter("decoding", handle)
     with bounded_cache():

@@ -42,6 +42,7 @@ def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[WanM
     """Load the DiT as planned, and keep its weights from being paged out while the block runs."""
     model = get_dit(dit, listener, how.residency)
     model.limit_dispatches(how.backend.dispatch_flops)
+    model.attend_in_groups(how.backend.head_groups)
     with wired(model.resident_bytes):
         yield model
 

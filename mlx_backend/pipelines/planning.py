@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..interface.chunks import dispatch_limit
+from ..interface.errors import RequestError
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize
-from ..interface.machine import memory_budget
+from ..interface.machine import Allowance, memory_budget
 from ..interface.requests import SamplingSettings
 from ..interface.segments import Segment, SegmentPlan
 from ..interface.tiling import TILE_STEP, Tiling
@@ -20,7 +21,7 @@ from ..members.scail2 import MEMBER as SCAIL2_MEMBER
 from ..planning.ledger import dit_pass, total_flops
 from ..planning.memory import Backend
 from ..planning.planner import PHASES, TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
-from ..runtime.machine import this_machine
+from ..runtime.machine import free_memory, this_machine
 from ..runtime.probe import Probe, probe
 from ..weights.checkpoints.components import PartSizes
 from .latents import SegmentLatents
@@ -58,14 +59,18 @@ def plan_denoising(dit: Handle, size: LatentSize, references: int) -> RunPlan:
 def _choose(dit: Handle | None, model: ModelSizes, job: Job, only: tuple[str, ...] = PHASES) -> RunPlan:
     loras = () if dit is None else dit.loras
     model = replace(model, lora_bytes=sum(lora.path.stat().st_size for lora in loras if lora.path.is_file()))
-    budget = budget_of(dit)
+    allowed = allowance_of(dit)
+    budget = allowed.bytes
     limit = dispatch_limit(machine_probe().rate.flops_per_s)
     machine = this_machine()
     compute = machine.block_dtype if dit is None else sizes_of(dit).compute
     backend = Backend(on_gpu=machine.on_gpu, compute=compute, dispatch_flops=limit)
     residency = RESIDENCIES[0] if dit is None else dit.store.residency
     plan = choose(model, job, budget, backend, residency=residency, only=only)
-    check_fits(plan, budget)
+    try:
+        check_fits(plan, budget)
+    except RequestError as refusal:
+        raise RequestError(f"{refusal} {allowed.advice}".strip()) from None
     return plan
 
 
@@ -80,10 +85,12 @@ def forecast(
         for each in tokens
     )
     count = passes * len(tokens)
+    groups = plan.backend.head_groups
+    attention = f", attention in {groups} groups of heads" if groups > 1 else ""
     how = "its blocks streamed from disk" if plan.residency == "streamed" else "all of it in memory"
     tiles = f", the VAE in tiles of {plan.tile} pixels" if plan.tile else ""
     listener.note(
-        f"{found.sentence} The model runs with {how}{tiles}, in about {plan.needed_bytes / 1e9:.1f} of "
+        f"{found.sentence} The model runs with {how}{attention}{tiles}, in about {plan.needed_bytes / 1e9:.1f} of "
         f"{budget / 1e9:.1f} GB. {found.forecast(flops / count, count)}"
     )
 
@@ -99,10 +106,11 @@ def decode_tiling(vae: Handle, latents: SegmentLatents) -> Tiling | None:
     job = _job(latents.plan, latents.space.stride * width, latents.space.stride * height)
     model = model_sizes(SCAIL2_MEMBER, {"vae": sizes_of(vae)})
     backend = Backend(on_gpu=this_machine().on_gpu, compute="float32")
+    budget = budget_of(vae)
     for tile in TILES:
         plan = predict(model, job, backend, "streamed", tile)
-        needed = plan.phases["decode"].bytes + sum(size for _, size in plan.beside)
-        if needed <= budget_of(vae):
+        needed = plan.phase_bytes("decode")
+        if needed <= budget:
             break
     return _tiling(tile)
 
@@ -114,9 +122,16 @@ def sizes_of(handle: Handle) -> PartSizes:
 
 def budget_of(handle: Handle | None) -> int:
     """Return the bytes that a run may take: what the user allows with the handle, or what the machine does."""
+    return allowance_of(handle).bytes
+
+
+def allowance_of(handle: Handle | None) -> Allowance:
+    """Return what the user allows with the handle, or the smaller of the machine's share and what is free now."""
     machine = this_machine()
     allowed = 0 if handle is None else handle.store.memory
-    return allowed or memory_budget(machine.memory_bytes or 0, machine.working_set_bytes or 0)
+    if allowed:
+        return Allowance(allowed)
+    return Allowance(memory_budget(machine.memory_bytes or 0, machine.working_set_bytes or 0), free_memory())
 
 
 @functools.cache

@@ -54,6 +54,7 @@ class Recording(Listener):
         self._clock = clock
         self._taken: dict[str, tuple[float, int]] = {}
         self._phase = FIRST_PHASE
+        self._elsewhere = 0
         self._begin()
 
     def phases(self) -> tuple[PhaseRecord, ...]:
@@ -83,6 +84,11 @@ class Recording(Listener):
         self.notes.append(message)
         self._listener.note(message)
 
+    def held(self, peak: int) -> None:
+        """Count what another process held to the phase, and pass it on."""
+        self._elsewhere = max(self._elsewhere, peak)
+        self._listener.held(peak)
+
     def check_cancelled(self) -> None:
         """Raise what the listener raises."""
         self._listener.check_cancelled()
@@ -98,12 +104,13 @@ class Recording(Listener):
 
     def _begin(self) -> None:
         self._since = self._clock()
+        self._elsewhere = 0
         mx.reset_peak_memory()
 
     def _end(self) -> None:
         seconds, peak = self._taken.get(self._phase, (0.0, 0))
         # A peak that was reset stays 0 until something is allocated, whatever is held.
-        held = max(mx.get_peak_memory(), mx.get_active_memory())
+        held = max(mx.get_peak_memory(), mx.get_active_memory(), self._elsewhere)
         self._taken[self._phase] = (seconds + self._clock() - self._since, max(peak, held))
 
 

@@ -25,6 +25,9 @@ def sample(run: Run, session: Session) -> tuple[np.ndarray, ...]:
     and whatever the listener raises to stop.
     """
     listener, settings, segments = session.listener, run.settings, len(run.material.sizes)
+    elsewhere = run.models.dit.store.elsewhere
+    if elsewhere is not None:
+        return elsewhere.call(sample, run, session, listener=listener)
     forecast(run.how, run.material.tokens, settings, budget_of(run.models.dit), listener)
     with bounded_cache():
         material = run.material.ready(run, session)

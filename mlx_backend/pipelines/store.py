@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, Protocol, cast
 
 from ..interface.errors import RequestError
 from ..interface.events import LOGGER, Listener, Progress
@@ -32,16 +33,36 @@ PHASES = {
 }
 
 
+class Elsewhere(Protocol):
+    """Another process, which holds the networks of its stores."""
+
+    def call(self, function: Callable[..., Any], *arguments: Any, listener: Listener) -> Any:
+        """Return what a public function of the backend makes of these arguments there, as if it were called here."""
+
+    def loaded(self, store: ModelStore) -> tuple[str, ...]:
+        """Return the components of a store that are in memory there."""
+
+    def release(self) -> None:
+        """Give back the memory of all of them."""
+
+
 class ModelStore:
     """The networks of one snapshot at one precision. Not for two threads at a time.
 
     `residency` of the DiT: one of RESIDENCIES; "auto" leaves it to each run. The text encoder is always streamed: a
     run passes through it once. `cache` is a folder for encoded prompts and pictures, None: nothing is kept. `memory` is
-    how many bytes a run may take, 0: what suits the machine.
+    how many bytes a run may take, 0: what suits the machine. `elsewhere`: where the networks are loaded and used; None:
+    here.
     """
 
     def __init__(
-        self, snapshot: Snapshot, precision: str, residency: str = "auto", cache: Path | None = None, memory: int = 0
+        self,
+        snapshot: Snapshot,
+        precision: str,
+        residency: str = "auto",
+        cache: Path | None = None,
+        memory: int = 0,
+        elsewhere: Elsewhere | None = None,
     ):
         if residency not in RESIDENCIES:
             raise RequestError(f"The residency '{residency}' is unknown: choose one of {', '.join(RESIDENCIES)}.")
@@ -50,6 +71,7 @@ class ModelStore:
         self.residency = residency
         self.cache = cache
         self.memory = memory
+        self.elsewhere = elsewhere
         self._fitted: dict[str, Fitted] = {}  # still to be loaded
         self._loaded: dict[str, Network] = {}
         self._member = ""
@@ -60,11 +82,12 @@ class ModelStore:
     @property
     def loaded(self) -> tuple[str, ...]:
         """The components that are in memory."""
-        return tuple(self._loaded)
+        return (*self._loaded, *(() if self.elsewhere is None else self.elsewhere.loaded(self)))
 
     def __getstate__(self) -> dict[str, object]:
         """A store that is sent to another process takes its files and settings there, and no weights."""
-        return self.__dict__ | {"_loaded": {}, "_dit_residency": "", "_loras": LoraState(), "_fitted": {}, "_sizes": {}}
+        emptied = {"_loaded": {}, "_dit_residency": "", "_loras": LoraState(), "_fitted": {}, "_sizes": {}}
+        return self.__dict__ | emptied | {"elsewhere": None}
 
     def fitted(self, component: str) -> Fitted:
         """Return a component's file and its network, made once: until it is loaded, or the file is another one."""
@@ -96,8 +119,10 @@ class ModelStore:
 
     def release(self) -> None:
         """Release everything."""
-        for name in self.loaded:
+        for name in tuple(self._loaded):
             self._drop(name)
+        if self.elsewhere is not None:
+            self.elsewhere.release()
         self._fitted.clear()
         collect()
 

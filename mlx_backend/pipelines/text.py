@@ -42,6 +42,9 @@ def encode_prompts(handle: Handle, prompt: str, negative: str, listener: Listene
 
     What was encoded before comes from the cache; the encoder is loaded only for what is not there.
     """
+    elsewhere = handle.store.elsewhere
+    if elsewhere is not None:
+        return elsewhere.call(encode_prompts, handle, prompt, negative, listener, listener=listener)
     path = handle.store.snapshot.tokenizer_file
     tokenizer = load_tokenizer(path)
     ids = [tokenise(tokenizer, prompt, listener), tokenise(tokenizer, negative, listener, "negative prompt")]

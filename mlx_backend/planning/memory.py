@@ -27,12 +27,14 @@ STREAMED_BLOCKS = 2  # the one that computes and the next one, which is being re
 class Backend:
     """What computes: a GPU (Metal; MLX's CUDA works alike) or the CPU, and the dtype of the DiT's products.
 
-    `dispatch_flops` bounds the attention of one row chunk on a GPU, and so the size of the chunks.
+    `dispatch_flops` bounds the attention of one row chunk on a GPU, and so the size of the chunks; `head_groups`: how
+    many groups of heads the DiT's self-attention takes, one after another.
     """
 
     on_gpu: bool
     compute: str
     dispatch_flops: float = GPU_DISPATCH_FLOPS
+    head_groups: int = 1
 
     @property
     def width(self) -> int:
@@ -143,16 +145,35 @@ class DiTWork:
         ready = sum(Storage(self.storage.dtype).ready_bytes(matrix, "float32") for matrix in embedding)
         time = ("weights of the time embedding in float32", ready)
         yield Moment("joining all tokens", (embedded, ("all tokens", whole)))
-        yield Moment("the start of a pass", (("all tokens", whole), ("hidden stream", whole), time))
+        yield Moment("embedding the time", (("all tokens", whole), time))
+        yield Moment("the start of a pass", (("all tokens", whole), ("hidden stream", whole)))
 
-    def _block_moments(self) -> Iterator[Moment]:
+    def _in_groups(self, groups: int) -> Iterator[Moment]:
+        """Self-attention by groups of heads: as the results of a group come, its keys go."""
+        backend, width, cost = self.backend, self.backend.width, _Rows.of(self.backend)
+        chunk, whole = self.rows * self.config.dim, self.tokens.sequence * self.config.dim * width
+        normed, kept = cost.norm + cost.cast, ("keys or results of each group", whole)
+        ready = ("ready weights", self._ready("self_attn.k", "self_attn.q"))
+        made = chunk * (normed + 2 * cost.product + cost.rms + cost.rotation + cost.cast + width)
+        yield Moment("keys of the last chunk", (ready, ("keys", whole - chunk * width), ("chunk", made)))
+        ready = ("ready weights", self._ready("self_attn.v") // groups)
+        yield Moment("joining a group's keys and values", (kept, ready, ("a group's, joined", 2 * whole // groups)))
+        ready = ("ready weights", self._ready("self_attn.v", "self_attn.q") // groups)
+        own = ("a group's values", whole // groups)
+        made = chunk * (normed + (cost.product + cost.rms + cost.rotation + cost.attention) // groups)
+        heads = self.config.num_heads // groups * (0 if backend.on_gpu else width)
+        scores = ("scores", self.rows * self.tokens.sequence * heads)
+        yield Moment("self-attention of a group", (kept, own, ready, ("chunk", made), scores))
+        made = chunk * (2 * width + cost.product + cost.gate)
+        yield Moment("results of all groups", (kept, ("ready weights", self._ready("self_attn.o")), ("chunk", made)))
+
+    def _all_heads(self) -> Iterator[Moment]:
+        """Self-attention of all heads at once."""
         config, backend, width = self.config, self.backend, self.backend.width
         cost, rows, length = _Rows.of(backend), self.rows, self.tokens.sequence
-        chunk = rows * config.dim
+        chunk, normed = rows * config.dim, cost.norm + cost.cast
         keys_values = 2 * length * config.dim * width
         heads_width = config.num_heads * (0 if backend.on_gpu else width)  # the CPU writes the scores out
-        normed = cost.norm + cost.cast
-
         kept = 2 * chunk * width
         made = chunk * (normed + 2 * cost.product + cost.rms + cost.rotation + cost.cast)
         ready = ("ready weights", self._ready("self_attn.k", "self_attn.v"))
@@ -165,6 +186,13 @@ class DiTWork:
         made = chunk * (normed + 2 * cost.product + cost.rms + cost.rotation + cost.attention + cost.gate)
         scores = ("scores", rows * length * heads_width)
         yield Moment("self-attention", (*shared, ("chunk", made), scores))
+
+    def _block_moments(self) -> Iterator[Moment]:
+        config, backend, width = self.config, self.backend, self.backend.width
+        cost, rows = _Rows.of(backend), self.rows
+        chunk, normed = rows * config.dim, cost.norm + cost.cast
+        heads_width = config.num_heads * (0 if backend.on_gpu else width)
+        yield from self._all_heads() if backend.head_groups == 1 else self._in_groups(backend.head_groups)
 
         context = self.tokens.text + self.tokens.image
         ready = ("ready weights", self._ready("cross_attn.q", "cross_attn.o"))

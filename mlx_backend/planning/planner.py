@@ -41,6 +41,7 @@ from .weights import weights
 
 PHASES = ("load", "text", "clip", "encode", "denoise", "decode")
 TILES = (0, 512, 384, 256, 192, 128)  # pixels; 0: whole frames
+HEAD_GROUPS = (2, 4, 8)  # of heads, where their number can be divided so: each more norms every chunk twice more
 SMALL_DISPATCH_FLOPS = 5e11  # chunks of an eighth, 574 rows at 832x480: enough to keep a GPU busy
 SMALLEST_RESIDENT_TILE = 256  # smaller ones cost more than streaming the blocks
 PROGRAM_BYTES = 500_000_000  # Python and libraries, ComfyUI among them
@@ -114,7 +115,8 @@ _segments = functools.lru_cache(maxsize=64)(plan_segments)  # asked for many tim
 class RunPlan:
     """How a run is done and what it will hold: the largest moment of each phase, in bytes of MLX's memory.
 
-    `beside` is what the process holds that MLX does not count: (what, bytes).
+    `beside` is what the process holds that MLX does not count: (what, bytes); `result_bytes`: its frames in pixels,
+    which there are from decoding on.
     """
 
     model: ModelSizes
@@ -124,6 +126,7 @@ class RunPlan:
     tile: int
     phases: dict[str, Moment] = field(hash=False)
     beside: tuple[tuple[str, int], ...]
+    result_bytes: int
 
     @property
     def peak_bytes(self) -> int:
@@ -133,12 +136,17 @@ class RunPlan:
     @property
     def needed_bytes(self) -> int:
         """The most that the process will hold."""
-        return self.peak_bytes + sum(size for _, size in self.beside)
+        return max(map(self.phase_bytes, self.phases))
 
     @property
     def largest_phase(self) -> str:
         """The phase that needs the most."""
-        return max(self.phases, key=lambda name: self.phases[name].bytes)
+        return max(self.phases, key=self.phase_bytes)
+
+    def phase_bytes(self, name: str) -> int:
+        """Return the most that the process will hold in a phase."""
+        result = self.result_bytes if name == "decode" else 0
+        return self.phases[name].bytes + result + sum(size for _, size in self.beside)
 
 
 def predict(
@@ -149,25 +157,35 @@ def predict(
     `only`: the phases that the run has.
     """
     vae, dit = ("weights of the VAE", model.vae_bytes), ("weights of the DiT", model.dit_kept_bytes(residency))
-    clip = ("weights of CLIP", weights(model.clip).bytes(model.clip_storage))
+    clip_weights = ("weights of CLIP", weights(model.clip).bytes(model.clip_storage))
     measuring = packing_moment(model.dit, model.dit_storage, backend)
     phases = {
         "load": _largest([Moment("loading", (dit, vae)), measuring.beside(dit)]),
         "text": text_moment(model.text, model.text_storage, job.text_tokens, backend),
-        "clip": clip_moment(model.clip, model.clip_storage, backend).beside(clip),
+        "clip": clip_moment(model.clip, model.clip_storage, backend).beside(clip_weights),
         "encode": _largest(_encoding(model, job, backend, tile)).beside(dit, vae),
         "denoise": _largest(_denoising(model, job, backend, residency)).beside(dit, vae),
         "decode": _decoding(model, job, backend, tile).beside(vae),
     }
     what, clips = _around(model, job).pictures
+    clip = job.frames * job.width * job.height * RGB * FLOAT32
     beside = (
-        (what, clips * job.frames * job.width * job.height * RGB * FLOAT32),
+        (what, clips * clip),
         ("the program", PROGRAM_BYTES),
         ("MLX's buffer cache", CACHE_BYTES if backend.on_gpu else 0),
     )
     present = [name for name in only if name != "clip" or model.dit.clip_dim]
     phases = {name: moment for name, moment in phases.items() if name in present}
-    return RunPlan(model=model, job=job, backend=backend, residency=residency, tile=tile, phases=phases, beside=beside)
+    return RunPlan(
+        model=model,
+        job=job,
+        backend=backend,
+        residency=residency,
+        tile=tile,
+        phases=phases,
+        beside=beside,
+        result_bytes=clip,
+    )
 
 
 def choose(
@@ -182,16 +200,17 @@ def choose(
 ) -> RunPlan:
     """Return the first plan that fits `budget` bytes, the leanest if none does (see `check_fits`).
 
-    Whole frames before tiles, and the DiT in memory before its blocks streamed, but for small tiles; on a GPU, where
-    nothing else helps, small row chunks, which cost a little time. What is given for `residency` and `tile` (pixels,
-    0: whole frames; None: open) is kept; the run has `only` these phases.
+    Whole frames before tiles, and the DiT in memory before its blocks streamed, but for small tiles; then attention in
+    groups of heads, as few as fit; on a GPU, where nothing else helps, small row chunks. Both cost a little time. What
+    is given for `residency` and `tile` (pixels, 0: whole frames; None: open) is kept; the run has `only` these phases.
     """
-    plans = [predict(model, job, backend, *how, only=only) for how in _ways(residency, tile)]
-    if backend.on_gpu and all(plan.needed_bytes > budget for plan in plans):
-        small = replace(backend, dispatch_flops=min(backend.dispatch_flops, SMALL_DISPATCH_FLOPS))
-        plans += [predict(model, job, small, *how, only=only) for how in _ways(residency, tile)]
-    fitting = [plan for plan in plans if plan.needed_bytes <= budget]
-    return fitting[0] if fitting else min(plans, key=lambda plan: plan.needed_bytes)
+    plans: list[RunPlan] = []
+    for how in _backends(model, backend):
+        for way in _ways(residency, tile):
+            plans.append(predict(model, job, how, *way, only=only))
+            if plans[-1].needed_bytes <= budget:
+                return plans[-1]
+    return min(plans, key=lambda plan: plan.needed_bytes)
 
 
 def check_fits(plan: RunPlan, budget: int) -> None:
@@ -210,6 +229,15 @@ def check_fits(plan: RunPlan, budget: int) -> None:
     )
 
 
+def _backends(model: ModelSizes, backend: Backend) -> Iterator[Backend]:
+    """Yield leaner and leaner ways of computing a pass."""
+    groups = [backend.head_groups, *(count for count in HEAD_GROUPS if model.dit.num_heads % count == 0)]
+    yield from (replace(backend, head_groups=count) for count in groups)
+    if backend.on_gpu:
+        small = replace(backend, dispatch_flops=min(backend.dispatch_flops, SMALL_DISPATCH_FLOPS))
+        yield from (replace(small, head_groups=count) for count in groups)
+
+
 def _ways(residency: str, tile: int | None) -> Iterator[tuple[str, int]]:
     residencies = ("resident", "streamed") if residency == "auto" else (residency,)
     for name in residencies:
@@ -223,7 +251,7 @@ def _remedies(plan: RunPlan, budget: int) -> Iterator[str]:
     model, job = plan.model, plan.job
 
     def fitting(model: ModelSizes, job: Job) -> RunPlan | None:
-        found = choose(model, job, budget, plan.backend, only=tuple(plan.phases))
+        found = choose(model, job, budget, replace(plan.backend, head_groups=1), only=tuple(plan.phases))
         return found if found.needed_bytes <= budget else None
 
     as_asked = fitting(model, job)

@@ -43,6 +43,8 @@ class Row:
             "needed_bytes": plan.needed_bytes,
             "terms": {name: {what: size for what, size in m.terms if size} for name, m in plan.phases.items()},
             "beside_bytes": {what: size for what, size in plan.beside if size},
+            "result_bytes": plan.result_bytes,
+            "head_groups": plan.backend.head_groups,
         }
 
 

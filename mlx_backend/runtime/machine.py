@@ -10,8 +10,11 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 import mlx.core as mx
+import psutil
 
 from .device import TF32, chip_name, imitates_bf16
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +84,32 @@ def this_machine() -> Machine:
         tf32=os.environ.get(TF32),
         python=platform.python_version(),
     )
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this process could hold now: its own and those available, within a container's limit.
+
+    None where the system does not tell. Nothing is remembered: others come and go.
+    """
+    try:
+        available, own = psutil.virtual_memory().available, psutil.Process().memory_info().rss
+    except (psutil.Error, OSError):
+        return None
+    own = max(own, mx.get_active_memory() + mx.get_cache_memory())  # a Mac does not count the GPU's as resident
+    limits = [available + own, *_container_limit(CGROUP, own)]
+    return min(limits)
+
+
+def _container_limit(folder: Path, own: int) -> list[int]:
+    """Return what a container's limit leaves to this process, empty without one (cgroup v2)."""
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+    except OSError:
+        return []
+    if not limit.isdigit() or not used.isdigit():
+        return []
+    return [max(0, int(limit) - int(used) + (int(cached[1]) if cached else 0)) + own]
 
 
 def _chip(known: str) -> str:

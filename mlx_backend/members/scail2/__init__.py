@@ -54,7 +54,7 @@ class Scail2(Member):
             numbers=(references * pixels + size.frames * pixels // 4) * (self.space.channels + SCAIL2_DIT.mask_dim),
             shared=(("a reference", 1, width, height),) * references,
             encoded=(("the driving video", frames, width // 2, height // 2),),
-            pictures=("driving video, its mask and the result", 3),
+            pictures=("driving video and its mask", 2),
         )
 
     def prepare(
