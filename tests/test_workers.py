@@ -15,6 +15,7 @@ from support import GOLDENS, ROOT, Recorder, generate, golden_prompts, golden_sc
 from mlx_backend.cli.main import main
 from mlx_backend.interface.errors import Cancelled, ProcessError, RequestError
 from mlx_backend.interface.variants import PROCESSES
+from mlx_backend.pipelines import planning
 from mlx_backend.pipelines.pictures import prepare, sample_pictures
 from mlx_backend.pipelines.recording import Recording
 from mlx_backend.pipelines.run import Session
@@ -109,7 +110,7 @@ def test_torch_stays_out(pool, listener):
     assert "mlx.core" in modules
 
 
-def test_networks_stay_between_runs_and_go_with_the_process(pool, snapshot, listener, tmp_path):
+def test_networks_stay_between_runs_and_go_with_the_process(pool, snapshot, listener, tmp_path, monkeypatch):
     away = Models.of(ModelStore(snapshot, "auto", cache=tmp_path, elsewhere=pool))  # text and CLIP come from the cache
     scene, settings = replace(golden_scene(CASE), max_frames=5), golden_settings(CASE)
     for loads in (1, 0):
@@ -117,11 +118,14 @@ def test_networks_stay_between_runs_and_go_with_the_process(pool, snapshot, list
         run = prepare(away, golden_prompts(CASE), scene, settings, Session(listener=listener))
         sample(run, Session(listener=listener))
         assert sum(event.phase == "loading dit" and event.done == 0 for event in listener.events) == loads
-    pid = pool.workers[0].pid
+    held, pid = pool.held_bytes, pool.workers[0].pid
+    monkeypatch.setattr(planning, "free_memory", lambda: 5)
+    assert planning.allowance_of(away.dit).free == 5 + held  # a further run may take what the networks hold there
+    assert held > 10_000_000
     assert set(away.dit.store.loaded) == {"dit", "vae"}
     away.dit.store.release()
     assert away.dit.store.loaded == ()
-    assert pool.workers[0].pid is None
+    assert (pool.workers[0].pid, pool.held_bytes) == (None, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

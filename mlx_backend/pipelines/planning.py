@@ -131,7 +131,10 @@ def allowance_of(handle: Handle | None) -> Allowance:
     allowed = 0 if handle is None else handle.store.memory
     if allowed:
         return Allowance(allowed)
-    return Allowance(memory_budget(machine.memory_bytes or 0, machine.working_set_bytes or 0), free_memory())
+    free, elsewhere = free_memory(), None if handle is None else handle.store.elsewhere
+    if free is not None and elsewhere is not None:
+        free += elsewhere.held_bytes  # the networks there are those of the run
+    return Allowance(memory_budget(machine.memory_bytes or 0, machine.working_set_bytes or 0), free)
 
 
 @functools.cache

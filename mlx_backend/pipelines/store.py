@@ -36,6 +36,10 @@ PHASES = {
 class Elsewhere(Protocol):
     """Another process, which holds the networks of its stores."""
 
+    @property
+    def held_bytes(self) -> int:
+        """What it holds in memory."""
+
     def call(self, function: Callable[..., Any], *arguments: Any, listener: Listener) -> Any:
         """Return what a public function of the backend makes of these arguments there, as if it were called here."""
 

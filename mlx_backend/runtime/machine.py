@@ -92,12 +92,17 @@ def free_memory() -> int | None:
     None where the system does not tell. Nothing is remembered: others come and go.
     """
     try:
-        available, own = psutil.virtual_memory().available, psutil.Process().memory_info().rss
+        available, own = psutil.virtual_memory().available, held_memory()
     except (psutil.Error, OSError):
         return None
-    own = max(own, mx.get_active_memory() + mx.get_cache_memory())  # a Mac does not count the GPU's as resident
     limits = [available + own, *_container_limit(CGROUP, own)]
     return min(limits)
+
+
+def held_memory() -> int:
+    """Return the bytes that this process holds. Raises psutil.Error and OSError where the system does not tell."""
+    resident = psutil.Process().memory_info().rss
+    return max(resident, mx.get_active_memory() + mx.get_cache_memory())  # a Mac does not count the GPU's as resident
 
 
 def _container_limit(folder: Path, own: int) -> list[int]:

@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 
 import mlx.core as mx
 import numpy as np
+import psutil
 
 from ..interface.errors import BackendError, Cancelled
 from ..interface.events import LOGGER, Listener, Progress
 from ..pipelines.store import collect
+from ..runtime.machine import held_memory
 from .channel import Channel
 from .protocol import Answer, Ended, Job, Logged, Stop, Told
 from .stores import Stores
@@ -85,11 +87,11 @@ def serve(number: int, rank: int, count: int) -> NoReturn:
         job = jobs.get()
         value, error = (None, job) if isinstance(job, Exception) else _made(job, teller, stores)
         try:
-            teller.channel.send(Answer(value, error, stores.loaded))
+            teller.channel.send(Answer(value, error, stores.loaded, _held_bytes()))
         except Ended:
             os._exit(0)
         except Exception as failure:  # noqa: BLE001 - a value that cannot be sent: the parent is to be told so
-            teller.channel.send(Answer(None, _sendable(failure), stores.loaded))
+            teller.channel.send(Answer(None, _sendable(failure), stores.loaded, _held_bytes()))
 
 
 def _receive(teller: Teller, jobs: queue.SimpleQueue[Job | Exception]) -> None:
@@ -124,6 +126,13 @@ def _made(job: Job, teller: Teller, stores: Stores) -> tuple[Any, Exception | No
     finally:
         teller.tell_held()
         collect()
+
+
+def _held_bytes() -> int:
+    try:
+        return held_memory()
+    except (psutil.Error, OSError):
+        return 0
 
 
 def _sendable(error: Exception) -> Exception:

@@ -32,6 +32,11 @@ class Pool:
         for rank in range(count):
             self._idle.put(rank)
 
+    @property
+    def held_bytes(self) -> int:
+        """What the children held in memory after their last jobs."""
+        return sum(worker.held_bytes for worker in self.workers)
+
     def call(self, function: Callable[..., Any], *arguments: Any, listener: Listener) -> Any:
         """Return what a public function of the backend makes of these arguments in a child.
 

@@ -50,8 +50,9 @@ class Logged:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a job has come to: its value, or its error; and what the stores hold now, by their numbers."""
+    """What a job has come to: its value, or its error; what its stores hold now, by number; its memory."""
 
     value: Any
     error: Exception | None
     loaded: dict[int, tuple[str, ...]]
+    held_bytes: int

@@ -31,6 +31,7 @@ class Worker:
 
     def __init__(self, stores: Stores, rank: int, count: int) -> None:
         self.loaded: dict[int, tuple[str, ...]] = {}
+        self.held_bytes = 0
         self._stores = stores
         self._place = (str(rank), str(count))
         self._process: subprocess.Popen[str] | None = None
@@ -60,7 +61,7 @@ class Worker:
         """End the child, if there is one, and with it give all its memory back; return how it ended."""
         if self._process is None:
             return "it was not there"
-        process, self._process, self.loaded = self._process, None, {}
+        process, self._process, self.loaded, self.held_bytes = self._process, None, {}, 0
         self._channel.close()
         try:
             process.wait(END_SECONDS)
@@ -108,7 +109,7 @@ class Worker:
                 if self._channel.waits(LOOK_SECONDS):
                     message = self._channel.receive()
                     if isinstance(message, Answer):
-                        self.loaded = message.loaded
+                        self.loaded, self.held_bytes = message.loaded, message.held_bytes
                         return message
                     _pass_on(message, listener)
         except Ended:
@@ -125,7 +126,7 @@ class Worker:
             while self._channel.waits(max(until - time.monotonic(), 0)):
                 message = self._channel.receive()
                 if isinstance(message, Answer):
-                    self.loaded = message.loaded
+                    self.loaded, self.held_bytes = message.loaded, message.held_bytes
                     return
         except Ended:
             pass
