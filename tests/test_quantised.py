@@ -13,7 +13,7 @@ import torch
 
 from mlx_backend.interface.errors import WeightsError
 from mlx_backend.weights.formats import fp_codes
-from mlx_backend.weights.formats.quantised import bookkeeping, find_quantised, restore
+from mlx_backend.weights.formats.quantised import bookkeeping, find_quantised, model_tensors, restore
 from mlx_backend.weights.formats.safetensors_file import TensorInfo
 
 FORMATS = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2, "e8m0": torch.float8_e8m0fnu}
@@ -276,6 +276,37 @@ def test_an_old_file_of_scaled_fp8_is_known_by_its_header_alone(prefix):
     assert digest(restore(found[f"{prefix}{LAYER}.weight"], file.read)) == "63d1f5fb04f0e4af"
 
 
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (12, 1), (12,)])
+@pytest.mark.parametrize("ending", ["weight_scale", "scale_weight"])
+def test_fp8_with_a_scale_and_no_other_word_is_codes_times_scale(ending, shape, dtype):
+    scale = np.linspace(0.5, 2, 12, dtype=np.float32)[: int(np.prod(shape))].reshape(shape)
+    file = File(weight=(dtype, e4m3()), input_scale=("F32", np.ones((), np.float32)))
+    file.add(f"{LAYER}.{ending}", "F32", scale)
+    codes_of = torch.from_numpy(e4m3()).view(FORMATS["e4m3" if dtype == "F8_E4M3" else "e5m2"]).float().numpy()
+    np.testing.assert_array_equal(file.restored(), codes_of * scale.reshape(-1, 1))  # one product, rounded once
+
+
+def quanto(dtype="I8", data=None, scale=ROWS):
+    """A file of one layer as optimum-quanto writes it."""
+    data = codes(240).reshape(12, 20).view(np.int8) if data is None else data
+    file = File(bias=("F32", np.zeros(12))).add(f"{LAYER}.weight._data", dtype, data)
+    for name in ("input_scale", "output_scale"):
+        file.add(f"{LAYER}.{name}", "F32", np.ones((), np.float32))
+    return file.add(f"{LAYER}.weight._scale", "F32", scale)
+
+
+@pytest.mark.parametrize("shape", [(12, 1), ()])
+def test_quantos_weights_are_codes_times_scale(shape):
+    scale = ROWS[: int(np.prod(shape))].reshape(shape)
+    file = quanto(scale=scale)
+    np.testing.assert_array_equal(file.restored(), codes(240).view(np.int8).reshape(12, 20) * scale)
+    file = quanto("F8_E4M3", e4m3(), scale)
+    values = torch.from_numpy(e4m3()).view(torch.float8_e4m3fn).float().numpy()
+    np.testing.assert_array_equal(file.restored(), values * scale)
+    assert model_tensors(file.tensors).keys() == {f"{LAYER}.weight", f"{LAYER}.bias"}
+
+
 @pytest.mark.parametrize("named", [LAYER, f"model.diffusion_model.{LAYER}"])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 def test_the_metadata_may_name_layers_with_a_prefix_or_without(named, prefix):
@@ -305,6 +336,14 @@ def wide(values):
     return np.zeros(values, np.float32)
 
 
+def wide_with_scale():
+    return File(weight=("BF16", np.zeros((12, 20), np.uint16)), weight_scale=("F32", ROWS))
+
+
+def block_scaled():
+    return File(weight=("F8_E4M3", e4m3()), weight_scale_inv=("F32", wide((1, 1))))
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -326,7 +365,13 @@ def wide(values):
         (int8(convrot=True, convrot_groupsize=8), "groups of 8, which must be a power of four"),
         (int8(convrot=True, convrot_groupsize="16"), "groups of 16, which must be a power of four"),
         (without(int8(), "comfy_quant"), "stored as I8, but nothing in the file says how"),
-        (without(scaled(), "comfy_quant"), f"'{LAYER}.weight_scale' is a scale, but nothing in the file says"),
+        (wide_with_scale(), f"'{LAYER}.weight_scale' is a scale, but nothing in the file says"),
+        (block_scaled(), f"'{LAYER}.weight_scale_inv' holds a scale for each block of its weight"),
+        (quanto("U8", wide((12, 10))), f"'{LAYER}.weight' is quantised by quanto in 4 or 2 bits"),
+        (quanto().add(f"{LAYER}.weight._shift", "F32", ROWS), "by quanto in 4 or 2 bits"),
+        (without(quanto(), "weight._scale"), f"its '{LAYER}.weight._scale' is missing"),
+        (quanto(scale=wide((3, 4))), r"'blocks.0.ffn.0.weight._scale' has shape \[3, 4\]"),
+        (without(quanto(), "weight._data"), f"'{LAYER}.weight._scale' is a scale"),
         (scaled().add(f"{LAYER}.pre_quant_scale", "F32", wide(20)), "pre_quant_scale' is a scale"),
         (without(scaled(), "weight"), f"cannot say how '{LAYER}.weight' is quantised"),
         (File(weight=("F8_E4M3FNUZ", e4m3())), "stored as F8_E4M3FNUZ"),

@@ -51,6 +51,17 @@ def int8_convrot(layer, weight):
     return int8(layer, rotated, convrot=True, convrot_groupsize=ROTATION)
 
 
+def fp8_per_row(layer, weight):
+    scale = weight.abs().amax(dim=1, keepdim=True) / 448
+    return {f"{layer}.weight": (weight / scale).to(torch.float8_e4m3fn), f"{layer}.weight_scale": scale}
+
+
+def quanto(layer, weight):
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    made = {f"{layer}.weight._data": (weight / scale).round().to(torch.int8), f"{layer}.weight._scale": scale}
+    return made | {f"{layer}.{name}": torch.ones(()) for name in ("input_scale", "output_scale")}
+
+
 def mxfp8(layer, weight):
     parts = weight.reshape(len(weight), -1, 32)
     exponents = (parts.abs().amax(dim=2) / 448).log2().ceil()
@@ -73,7 +84,15 @@ def nvfp4(layer, weight):
     } | said(layer, format="nvfp4")
 
 
-KINDS = {e5m2: "fp8", int8: "int8", int8_convrot: "int8_convrot", mxfp8: "mxfp8", nvfp4: "nvfp4"}
+KINDS = {
+    e5m2: "fp8",
+    int8: "int8",
+    int8_convrot: "int8_convrot",
+    mxfp8: "mxfp8",
+    nvfp4: "nvfp4",
+    fp8_per_row: "fp8",
+    quanto: "int8",
+}
 
 
 @pytest.mark.parametrize("quantise", KINDS)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...interface.errors import WeightsError
 from ..formats.arrays import to_mlx
-from ..formats.quantised import QuantisedTensor, bookkeeping, find_quantised, restore
+from ..formats.quantised import QuantisedTensor, find_quantised, model_tensors, restore
 from ..formats.safetensors_file import TensorInfo
 from ..formats.sources import TensorFile, open_tensors, read_rows, text_metadata
 from ..names.key_maps import Recipe, identify, kind_of, recipes, surplus
@@ -75,8 +75,7 @@ def open_component(path: Path, component: str) -> ComponentFile:
         quantised = find_quantised(file.tensors, file.read, text_metadata(file))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    extra = bookkeeping(file.tensors)
-    stored = {name: info for name, info in file.tensors.items() if name not in extra}
+    stored = model_tensors(file.tensors)
     for name, tensor in quantised.items():
         stored[name] = TensorInfo("F32", tensor.shape, 4 * int(np.prod(tensor.shape)))
     named = identify(stored)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...interface.errors import WeightsError
 from ...members import member_named, titles
-from ..formats.quantised import bookkeeping
+from ..formats.quantised import model_tensors
 from ..formats.sources import ShardedFile, TensorFile, open_tensors
 from ..names.key_maps import Found, identify
 
@@ -87,8 +87,7 @@ class Snapshot:
 def identify_file(path: Path) -> tuple[TensorFile, Found]:
     """Open a file of tensors and tell what it is, from its header. Raises WeightsError."""
     file = open_tensors(path)
-    extra = bookkeeping(file.tensors)
-    return file, identify({name: info for name, info in file.tensors.items() if name not in extra})
+    return file, identify(model_tensors(file.tensors))
 
 
 def scan(folder: Path) -> dict[str, list[Path]]:

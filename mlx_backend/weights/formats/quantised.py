@@ -1,11 +1,13 @@
-"""Quantised single-file checkpoints of ComfyUI: which tensors are quantised, and their weights as float32.
+"""Quantised single-file checkpoints: which tensors are quantised, and their weights as float32.
 
-How a weight is quantised stands in one of three places: in the JSON of a uint8 tensor `<layer>.comfy_quant`; in the
-JSON of the file's metadata under `_quantization_metadata`; or, in older files of scaled fp8, in its dtype, with a
-`<layer>.scale_weight` beside it and a tensor `scaled_fp8` in the file. 8-bit floats with none of these are plain casts.
+How a weight is quantised stands in one of four places: in the JSON of a uint8 tensor `<layer>.comfy_quant`; in the
+JSON of the file's metadata under `_quantization_metadata`; in its dtype, with a `<layer>.scale_weight` (older files of
+ComfyUI, with a tensor `scaled_fp8` in the file) or `<layer>.weight_scale` beside it; or in optimum-quanto's names,
+`<weight>._data` and `<weight>._scale`. 8-bit floats with none of these are plain casts.
 
 Sources: Comfy-Org/ComfyUI, comfy/ops.py, comfy/quant_ops.py, comfy/utils.py (convert_old_quants) and QUANTIZATION.md;
-Comfy-Org/comfy-kitchen, comfy_kitchen/tensor/ and comfy_kitchen/backends/eager/quantization.py.
+Comfy-Org/comfy-kitchen, comfy_kitchen/tensor/ and comfy_kitchen/backends/eager/quantization.py;
+huggingface/optimum-quanto, optimum/quanto/tensor/weights/qbytes.py and nn/qmodule.py.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ METADATA = "_quantization_metadata"
 MARKER = "scaled_fp8"
 CONFIG = ".comfy_quant"
 OLD_SCALE = ".scale_weight"
-SCALES = (OLD_SCALE, ".weight_scale", ".weight_scale_2", ".pre_quant_scale")  # no weight is right without its own
-ACTIVATIONS = (".scale_input", ".input_scale")  # for products in 8 bits, which this program does not form
+SCALE = ".weight_scale"
+BLOCK_SCALE = ".weight_scale_inv"
+SCALES = (OLD_SCALE, SCALE, BLOCK_SCALE, ".weight_scale_2", ".pre_quant_scale")  # no weight is right without its own
+ACTIVATIONS = (".scale_input", ".input_scale", ".output_scale")  # for products in 8 bits, which are not formed here
+QUANTO = "._data"
+QUANTO_PARTS = (QUANTO, "._scale", "._shift")
 MAX_CONFIG_BYTES = 1 << 16
 SCALAR: tuple[Shape, ...] = ((), (1,), (1, 1))
 BLOCKS = {"mxfp8": 32, "nvfp4": 16}  # how many inputs share a scale
@@ -67,6 +73,9 @@ def find_quantised(tensors: Tensors, read: Read, metadata: Mapping[str, str]) ->
     found = {}
     for layer, config in _configs(tensors, read, metadata).items():
         found[f"{layer}.weight"] = _declared(tensors, layer, config)
+    for name in tensors:
+        if name.endswith(QUANTO):
+            found[name.removesuffix(QUANTO)] = _quanto(tensors, name.removesuffix(QUANTO))
     extra = bookkeeping(tensors)
     scaled = tuple(name.removesuffix(MARKER) for name in extra if _is_marker(name))
     for name in tensors:
@@ -76,7 +85,12 @@ def find_quantised(tensors: Tensors, read: Read, metadata: Mapping[str, str]) ->
                 found[name] = tensor
     used = {part for tensor in found.values() for part in tensor.parts.values()}
     for name in sorted(extra - used):
-        if name.endswith(SCALES):
+        if name.endswith(BLOCK_SCALE):
+            raise WeightsError(
+                f"Tensor '{name}' holds a scale for each block of its weight, which this program cannot decode: "
+                f"{ADVICE}."
+            )
+        if name.endswith((*SCALES, *QUANTO_PARTS)):
             raise WeightsError(
                 f"Tensor '{name}' is a scale, but nothing in the file says how it applies to its weight: {ADVICE}."
             )
@@ -85,7 +99,15 @@ def find_quantised(tensors: Tensors, read: Read, metadata: Mapping[str, str]) ->
 
 def bookkeeping(tensors: Tensors) -> frozenset[str]:
     """Return the names that belong to quantisation and not to a model: scales, `comfy_quant`, `scaled_fp8`."""
-    return frozenset(name for name in tensors if name.endswith((*SCALES, *ACTIVATIONS, CONFIG)) or _is_marker(name))
+    endings = (*SCALES, *ACTIVATIONS, CONFIG, *QUANTO_PARTS)
+    return frozenset(name for name in tensors if name.endswith(endings) or _is_marker(name))
+
+
+def model_tensors(tensors: Tensors) -> dict[str, TensorInfo]:
+    """Return the tensors of the model alone, from a header; what quanto keeps in two carries the weight's name."""
+    extra = bookkeeping(tensors)
+    own = {name: info for name, info in tensors.items() if name not in extra}
+    return own | {name.removesuffix(QUANTO): info for name, info in tensors.items() if name.endswith(QUANTO)}
 
 
 def restore(tensor: QuantisedTensor, read: Read) -> np.ndarray:
@@ -141,11 +163,12 @@ def _undeclared(tensors: Tensors, name: str, must_be_scaled: bool) -> QuantisedT
     """Return a tensor of which only its dtype or a `scale_weight` says that it is quantised; None if neither does."""
     info = tensors[name]
     layer = name.removesuffix(".weight")
-    if layer != name and f"{layer}{OLD_SCALE}" in tensors:
-        parts = _Parts(tensors, layer, "scaled fp8")
-        shape = parts.take("weight", ".weight", (*FP8, *FLOATS)).shape
-        parts.take("scale", OLD_SCALE, FLOATS, shapes=_scales(shape))
-        return parts.quantised("fp8" if info.dtype in FP8 else "scaled", shape)
+    for ending, stored_as in ((OLD_SCALE, (*FP8, *FLOATS)), (SCALE, FP8)):
+        if layer != name and f"{layer}{ending}" in tensors and info.dtype in stored_as:
+            parts = _Parts(tensors, layer, "scaled fp8")
+            shape = parts.take("weight", ".weight", stored_as).shape
+            parts.take("scale", ending, FLOATS, shapes=_scales(shape, flat=True))
+            return parts.quantised("fp8" if info.dtype in FP8 else "scaled", shape)
     if info.dtype in FP8:
         if must_be_scaled and layer != name and len(info.shape) == 2:
             raise WeightsError(
@@ -158,6 +181,19 @@ def _undeclared(tensors: Tensors, name: str, must_be_scaled: bool) -> QuantisedT
             f"Tensor '{name}' is stored as {info.dtype}, but nothing in the file says how it is quantised: {ADVICE}."
         )
     return None
+
+
+def _quanto(tensors: Tensors, weight: str) -> QuantisedTensor:
+    """8-bit whole numbers or floats of optimum-quanto, times one scale or one for each row."""
+    if f"{weight}._shift" in tensors or tensors[weight + QUANTO].dtype == "U8":
+        raise WeightsError(
+            f"Tensor '{weight}' is quantised by quanto in 4 or 2 bits, which this program cannot decode: use quanto's "
+            "int8 file, or the fp16 or bf16 file of the model."
+        )
+    parts = _Parts(tensors, weight, "quanto's 8 bits")
+    shape = parts.take("weight", QUANTO, ("I8", *FP8)).shape
+    parts.take("scale", "._scale", FLOATS, shapes=_scales(shape, flat=True))
+    return parts.quantised("int8" if parts.dtypes["weight"] == "I8" else "fp8", shape)
 
 
 class _Parts:
