@@ -17,6 +17,7 @@ require_mlx()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 from mlx.utils import tree_map  # noqa: E402
 
+from benchmarks.machine import heading  # noqa: E402
 from mlx_backend.interface.sizes import WanConfig  # noqa: E402
 from mlx_backend.models.attention import Context, Rotation, Rows, Time  # noqa: E402
 from mlx_backend.models.block import Block  # noqa: E402
@@ -32,6 +33,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--groups", type=int, nargs="+", default=[1, 2, 4])
     chosen = parser.parse_args()
+    sys.stdout.write(heading("head_groups") + "\n")
     block = _block(chosen)
     seconds: dict[int, list[float]] = {groups: [] for groups in chosen.groups}
     peaks: dict[int, int] = {}

@@ -33,14 +33,14 @@ WAYS = ("bf16", "q8", "q6", "q5", "q4, groups of 64", "q4, groups of 32", "mixed
 VAE = f"--weights {SNAPSHOT}/vae.safetensors --width 32 --height 32"
 # By script, in the order in which they run; {} is a folder of the test's own.
 TOYS = {
-    "cpu_attention": (
-        Toy("--rows 8 --tokens 16 --rounds 1", ("MLX's own", "products", "the same", "queries", "(softmax", "(exp")),
-    ),
     "clip_memory": (
         Toy(
             f"{SNAPSHOT} --clip-size 64 64 --clip-frames 10 20 --size 32 32 --frames 5",
             ("10 frames of 64x64", "20 frames of 64x64"),
         ),
+    ),
+    "cpu_attention": (
+        Toy("--rows 8 --tokens 16 --rounds 1", ("MLX's own", "products", "the same", "queries", "(softmax", "(exp")),
     ),
     "drift": (
         Toy(
@@ -55,6 +55,7 @@ TOYS = {
         Toy("run {}/packed", ("weights, bytes", "MLX peak", "load, seconds", "one pass", "peak resident beyond")),
         Toy("convert {}/dense {}/converted", ("bytes of the source", "seconds", "peak resident")),
     ),
+    "head_groups": (Toy("--dim 64 --heads 2 --ffn 64 --tokens 32 --rounds 1 --groups 1 2", ("1 groups", "2 groups")),),
     "quantisation": (Toy("--dim 128 --layers 1", ("tiny", "drawn", *WAYS)),),
     "step_cache": (Toy("--steps 3 --width 32 --height 32 --frames 5 --quick", ("off", "easycache", "magcache")),),
     "torch_block": (Toy("--dim 128 --tokens 32 64 --rounds 1", ("32", "64", "2.00 times the tokens")),),
