@@ -62,7 +62,7 @@ def sampled(nodes, case, made, **changes):
     inputs = {name: case[name] for name in ("seed", "steps", "cfg")}
     inputs |= {"model": model, "positive": made["positive"], "negative": made["negative"]}
     inputs |= {"latent_image": made["latent"], "shift": 8.0, "solver": "euler", "grid": "simple"}
-    (latent,) = nodes["Scail2CoreSampler"](inputs | {"pose_rope": "midpoint"} | changes)
+    latent, _ = nodes["Scail2CoreSampler"](inputs | {"pose_rope": "midpoint"} | changes)
     return latent["samples"]
 
 
