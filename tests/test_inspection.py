@@ -267,6 +267,7 @@ def machine(monkeypatch):
     """A machine with memory for anything, so that what is told is about the inputs."""
     monkeypatch.setattr(planning, "machine_probe", Probe)
     monkeypatch.setattr(planning, "memory_budget", lambda *_: 500 * 10**9)
+    monkeypatch.setattr(planning, "free_memory", lambda: None)
 
 
 def looked(scene, dit=None, vae=None, **changes):
