@@ -75,7 +75,7 @@ class CoreGraph:
         self.streams = run.scene.encode(how, self.settings).streams(number, segment)
         prompts = golden_prompts(index)
         self.text = encode_prompts(models.text_encoder, prompts.positive, prompts.negative, listener)
-        self.clip_tokens = encode_picture(models.clip, run.seen_by_clip, (), listener)
+        self.clip_tokens = encode_picture(models.clip, run.seen_by_clip[0], (), listener)
         size = LatentSize.of_pixels(segment.frames, *run.scene.size)
         samples, self.noise_mask = torch.zeros(1, *size.shape), None
         if number:

@@ -41,7 +41,7 @@ def test_the_stretch_for_clip_is_torchs(size):
     picture = pictures(*size)[0]
     planes = torch.from_numpy(picture).permute(2, 0, 1)[None]
     expected = torch.nn.functional.interpolate(planes, (224, 224), mode="bicubic", align_corners=False)
-    assert np.abs(stretched_bicubic(picture, 224) - expected[0].permute(1, 2, 0).numpy()).max() < 1e-5
+    assert np.abs(stretched_bicubic(picture, 224, 224) - expected[0].permute(1, 2, 0).numpy()).max() < 1e-5
 
 
 def test_half_size_is_torchs_bilinear():

@@ -19,6 +19,7 @@ from ..media.read import read_video
 from ..media.write import check_output, write_video
 from ..runtime.device import PRECISIONS, require_mlx
 from ..weights.checkpoints.snapshot import Snapshot
+from .family import add_options, by_expert, negative_of, noise_of, parts_of, pictures_of
 from .listener import TerminalListener
 from .options import defaults_of, given_by, option
 
@@ -52,7 +53,8 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     add("--output", type=Path, required=True, metavar="O", help="what to write")
     option(add, "mode")
     add("--prompt", default="", metavar="P", help="what the video shows")
-    add("--negative", default="", metavar="N", help="what it should not show")
+    add("--negative", metavar="N", help="what it should not show (default: the model's own, none for SCAIL-2)")
+    add_options(add)
     for name in ("width", "height"):
         option(add, name)
     option(add, "follow_orientation", flag="--keep-orientation")
@@ -65,8 +67,8 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
         "--start-frame and --max-frames count after it",
     )
     add("--fps", type=float, metavar="F", help="frame rate of the output (default: the driving video's, else 16)")
-    for name in ("start_frame", "max_frames"):
-        option(add, name)
+    option(add, "start_frame")
+    option(add, "max_frames", flag="--max-frames", other="--frames")
     add(
         "--preset",
         metavar="|".join(PRESETS),
@@ -101,7 +103,9 @@ def run(chosen: argparse.Namespace) -> None:
     check_output(chosen.output)
     _check_inputs_stay(chosen)
     snapshot = find_model(chosen)
-    loras = tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in chosen.lora)
+    given_loras = (chosen.lora, chosen.lora_high, chosen.lora_low)
+    lists = (tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in each) for each in given_loras)
+    loras, low_loras = by_expert(snapshot, *lists)
     preset = None if chosen.preset is None else find_preset(chosen.preset)
     listener = TerminalListener()
     if preset is not None and preset.needs and not loras:
@@ -112,14 +116,19 @@ def run(chosen: argparse.Namespace) -> None:
         "driving": driving,
         "reference_masks": _pictures(chosen.reference_mask),
         "driving_mask": driving_mask,
-    }
+    } | pictures_of(chosen)
+    noise = noise_of(chosen)
     defaults = defaults_of(snapshot)
     given = given_by(chosen) | {"driving_fps": driving.fps if isinstance(driving, Footage) else None}
     scene = scene_of(given, pictures, defaults)
     own = {} if preset is None else preset.values(scene.width, scene.height)
     settings = sampling_of(own | {name: value for name, value in given.items() if value is not None}, defaults)
     fps = scene.fps if chosen.fps is None else chosen.fps
-    check_output(chosen.output, scene.max_frames if scene.driving is None else len(scene.driving[scene.cut]), fps)
+    check_output(
+        chosen.output,
+        scene.max_frames or defaults.frames if scene.driving is None else len(scene.driving[scene.cut]),
+        fps,
+    )
     require_mlx()
     from ..pipelines.decode import Tiling
     from ..pipelines.generate import generate
@@ -133,11 +142,11 @@ def run(chosen: argparse.Namespace) -> None:
     cache = None if chosen.no_cache else CACHE.expanduser()
     pool = Pool() if wants_own_process(chosen.process) else None
     store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, int(chosen.memory * 1e9), pool)
-    models, prompts = Models.of(store, loras), Prompts(chosen.prompt, chosen.negative)
+    models, prompts = Models.of(store, loras, low_loras), Prompts(chosen.prompt, negative_of(chosen, snapshot))
     tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
     recording = Recording(listener) if chosen.report else None
     session = Session(listener=recording or listener, kept=chosen.resume)
-    made = prepare(models, prompts, scene, settings, session)
+    made = prepare(models, prompts, scene, settings, session, start=noise)
     frames = generate(made, tiling, session)
     report = None if recording is None else report_run(made, recording)
     write_video(chosen.output, frames, fps)
@@ -173,10 +182,11 @@ def find_model(chosen: argparse.Namespace) -> Snapshot:
         "clip": chosen.clip,
         "tokenizer": chosen.tokenizer,
     }
-    parts = {name: path for name, path in named.items() if path is not None}
+    parts = {name: path for name, path in named.items() if path is not None} | parts_of(chosen)
     if chosen.model is None and not parts:
         raise RequestError("No model was given: name its folder with --model DIR.")
-    return Snapshot.assemble(chosen.model, parts) if parts else Snapshot.open(chosen.model)
+    kind = chosen.kind
+    return Snapshot.assemble(chosen.model, parts, kind=kind) if parts or kind else Snapshot.open(chosen.model)
 
 
 def parse_lora(text: str, *, allow_unknown: bool) -> LoraRequest:
@@ -193,7 +203,7 @@ def parse_lora(text: str, *, allow_unknown: bool) -> LoraRequest:
 
 
 def _check_inputs_stay(chosen: argparse.Namespace) -> None:
-    for name in ("reference", "driving", "reference_mask", "driving_mask"):
+    for name in ("reference", "driving", "reference_mask", "driving_mask", "image", "last_image", "noise"):
         path = getattr(chosen, name)
         if path is not None and path.resolve().is_relative_to(chosen.output.resolve()):
             raise RequestError(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ..interface.errors import RequestError
 from ..interface.geometry import check_size
 from ..interface.settings import complete
-from ..interface.variants import RESIDENCIES, Defaults
+from ..interface.variants import RESIDENCIES
+from ..members.member import Member
 from ..members.scail2 import MEMBER
 from ..runtime.device import require_mlx
 from .options import given_by, option
@@ -53,7 +54,7 @@ def run(chosen: argparse.Namespace) -> None:
     from ..planning.prediction import Prediction, machine_row
 
     model = _model(chosen)
-    job = _job(chosen, model.member.defaults)
+    job = _job(chosen, model.member)
     rows = [machine_row(model, job, gigabytes, chosen.residency) for gigabytes in _machines(chosen.memory)]
     prediction = Prediction.of(model, job)
     if chosen.json:
@@ -79,15 +80,16 @@ def _read(folder: Path) -> ModelSizes:
     return model_sizes(store.member, {component: store.sizes(component) for component in store.snapshot.files})
 
 
-def _job(chosen: argparse.Namespace, defaults: Defaults) -> Job:
+def _job(chosen: argparse.Namespace, member: Member) -> Job:
     from ..planning.planner import Job
 
+    defaults = member.defaults
     sizes = complete(given_by(chosen), defaults)
-    check_size(sizes["width"], sizes["height"])
+    check_size(sizes["width"], sizes["height"], member.size_step, member.title)
     if chosen.references < 1:
         raise RequestError(f"There are {chosen.references} reference pictures, but at least 1 is needed.")
-    frames = defaults.segment_length if chosen.frames is None else chosen.frames
-    job = Job(**sizes, frames=frames, references=chosen.references)
+    frames = (defaults.frames or defaults.segment_length) if chosen.frames is None else chosen.frames
+    job = Job(**sizes, frames=frames, references=chosen.references, space=member.space)
     if not job.segments.segments:
         raise RequestError("There is nothing to plan: the driving video has no frames.")
     return job

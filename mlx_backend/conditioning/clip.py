@@ -14,6 +14,6 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 def encode_clip(tower: ClipVision, picture: np.ndarray) -> np.ndarray:
     """Return the tokens [257, dim], float32, of a picture [H, W, 3] in 0..1, which is stretched to a square."""
-    square = stretched_bicubic(picture, tower.config.image_size)
+    square = stretched_bicubic(picture, *[tower.config.image_size] * 2)
     tokens = tower(mx.array(((square - MEAN) / STD).transpose(2, 0, 1)))
     return np.array(tokens.astype(mx.float32))

@@ -11,14 +11,13 @@ from .sizes import PATCH
 SIZE_STEP = 32  # pixels: VAE stride 8, patch 2, and the driving video at half the size
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise RequestError unless width and height (pixels) are positive multiples of 32."""
+def check_size(width: int, height: int, step: int = SIZE_STEP, title: str = "SCAIL-2") -> None:
+    """Raise RequestError unless width and height (pixels) are positive multiples of what a model works on."""
     for name, value in (("width", width), ("height", height)):
-        if value < SIZE_STEP or value % SIZE_STEP:
-            below = max(SIZE_STEP, value // SIZE_STEP * SIZE_STEP)
+        if value < step or value % step:
+            below = max(step, value // step * step)
             raise RequestError(
-                f"The {name} is {value} pixels, but SCAIL-2 needs a multiple of {SIZE_STEP}: "
-                f"use {below} or {below + SIZE_STEP}."
+                f"The {name} is {value} pixels, but {title} needs a multiple of {step}: use {below} or {below + step}."
             )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from .continuation import Continuation
 from .draft import DRAFT_FRAMES
 from .errors import RequestError
-from .geometry import check_size
 from .pictures import Pictures
 from .segments import check_segments
 from .variants import GRIDS, MODES, POSE_ROPES, SOLVERS
@@ -63,6 +62,7 @@ class Economy:
 class SamplingSettings:
     """How the noise is turned into video. `cfg` of 1 or less leaves the unconditional pass out.
 
+    `cfg_low`: the guidance of the low-noise expert where a model has two, None: `cfg` too.
     `grid`: where the sigmas of the steps lie; every solver runs on each. `pose_rope`: how the driving video's positions
     are rotated, one of POSE_ROPES.
     """
@@ -78,6 +78,7 @@ class SamplingSettings:
     grid: str = GRIDS[0]
     continuation: Continuation = Continuation()
     pose_rope: str = POSE_ROPES[0]
+    cfg_low: float | None = None
 
     def __post_init__(self) -> None:
         """Raise RequestError for values no run can have."""
@@ -93,14 +94,20 @@ class SamplingSettings:
             raise RequestError(
                 f"The shift is {self.shift}, but it must be {MIN_SHIFT} to {MAX_SHIFT} (usual: 1 to 12)."
             )
-        if not np.isfinite(self.cfg):
-            raise RequestError(f"The cfg is {self.cfg}, but it must be a number (usual: 1 to 7).")
+        for name, value in (("cfg", self.cfg), ("cfg of the low-noise expert", self.cfg_low)):
+            if value is not None and not np.isfinite(value):
+                raise RequestError(f"The {name} is {value}, but it must be a number (usual: 1 to 7).")
         check_segments(self.segment_length, self.segment_overlap)
 
     @property
     def is_guided(self) -> bool:
         """Whether there are passes without the prompt."""
-        return self.cfg > 1
+        return max(self.cfgs) > 1
+
+    @property
+    def cfgs(self) -> tuple[float, float]:
+        """The guidance of the first, or only, transformer and of the second."""
+        return self.cfg, self.cfg if self.cfg_low is None else self.cfg_low
 
     @property
     def passes(self) -> int:
@@ -135,6 +142,9 @@ def check_mode(mode: str) -> None:
 class Scene:
     """The pictures of a run, each [F, H, W, 3] in 0..1, at any size; None where a member of the family has none.
 
+    `image` and `last_image` [1, H, W, 3] are what a clip begins and ends with; `exact_size` keeps width and height where
+    the published rule would fit them to the picture's shape.
+
     `references`: the primary one first, the others are extra views. Masks are coloured pictures [F, H, W, 3], or one
     person's mask [F, H, W]; `reference_masks` go with the references in order, the driving mask frame by frame.
     `start_frame` and `max_frames` cut the driving video and its mask (0: to the end). `follow_orientation` swaps width
@@ -156,10 +166,12 @@ class Scene:
     black_background: bool = True
     draft: bool = False
     fps: float
+    image: np.ndarray | None = None
+    last_image: np.ndarray | None = None
+    exact_size: bool = False
 
     def __post_init__(self) -> None:
         """Raise RequestError for settings that fit no picture."""
-        check_size(self.width, self.height)
         check_mode(self.mode)
         if self.start_frame < 0 or self.max_frames < 0:
             raise RequestError(

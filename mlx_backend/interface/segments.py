@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from .errors import RequestError
 from .geometry import covering_frames
 
+LONGEST = 1025  # frames of a segment that can be asked for
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

@@ -12,10 +12,12 @@ from typing import Any
 from .continuation import ANCHORS, HISTORIES, SEGMENT_SEEDS, Continuation
 from .geometry import SIZE_STEP
 from .requests import MAX_STEPS, MAX_THRESHOLD, STEP_CACHES, Economy, SamplingSettings, Scene
+from .segments import LONGEST
 from .variants import GRIDS, MODES, POSE_ROPES, SOLVERS, Defaults
 
 UNPROVED = "Off by default: nobody has validated it on real weights."
 MANY = 1 << 20  # frames
+SMALL = {832, 480}  # pixels of what the publishers call 480P
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +120,7 @@ SETTINGS = _rows(
         name="segment_length",
         fills="segment_length",
         low=5,
-        high=1025,
+        high=LONGEST,
         step=4,
         tooltip="Frames made at once (4k+1). The model was trained on 81; longer videos are made in segments.",
         advanced=True,
@@ -300,14 +302,46 @@ SETTINGS = _rows(
 )
 
 
+# What only members without a driving video have, offered beside those above and never a widget of SCAIL-2's sampler.
+FAMILY = _rows(
+    Setting(
+        name="cfg_low",
+        fills="cfg_low",
+        low=0.0,
+        high=30.0,
+        step=0.1,
+        tooltip="The same for the low-noise expert of a model that has two.",
+        optional=True,
+        help="guidance of the low-noise expert, where a model has two (default: the model's, or --cfg where that is "
+        "given)",
+        metavar="F",
+    ),
+    Setting(
+        name="exact_size",
+        fills="scene.exact_size",
+        default=False,
+        tooltip="Off: width x height is the area, and the picture's shape decides how it is divided, as upstream. On: "
+        "the clip has exactly this size, and the picture is fitted to it.",
+        optional=True,
+        help="make exactly width x height of a picture of another shape, instead of its shape at that area",
+    ),
+)
+ROWS = SETTINGS | FAMILY
+
+
 def complete(given: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
     """Return the same settings with a value each; None counts as not given."""
-    return {name: SETTINGS[name].value(defaults) if value is None else value for name, value in given.items()}
+    return {name: ROWS[name].value(defaults) if value is None else value for name, value in given.items()}
 
 
 def sampling_of(given: Mapping[str, Any], defaults: Defaults) -> SamplingSettings:
     """Return how a run is to be sampled. Raises RequestError for values that no run can have."""
     values = _values(given, defaults)
+    size = {values["scene"][side] for side in ("width", "height")}
+    if given.get("shift") is None and size == SMALL and defaults.shift_480p is not None:
+        values[""]["shift"] = defaults.shift_480p
+    if given.get("cfg") is not None and given.get("cfg_low") is None:
+        values[""]["cfg_low"] = None  # it follows what was asked for
     parts = {"economy": Economy(**values.pop("economy")), "continuation": Continuation(**values.pop("continuation"))}
     return SamplingSettings(**values.pop(""), **parts)
 
@@ -319,12 +353,12 @@ def scene_of(given: Mapping[str, Any], pictures: Mapping[str, Any], defaults: De
 
 def _values(given: Mapping[str, Any], defaults: Defaults) -> dict[str, dict[str, Any]]:
     """Return the values of all rows by the parts that they fill. Raises TypeError for a name that no row has."""
-    unknown = given.keys() - SETTINGS.keys()
+    unknown = given.keys() - ROWS.keys()
     if unknown:
-        raise TypeError(f"There is no setting named {' or '.join(sorted(unknown))}: see {__name__}.SETTINGS.")
+        raise TypeError(f"There is no setting named {' or '.join(sorted(unknown))}: see {__name__}.ROWS.")
     made: dict[str, dict[str, Any]] = {}
-    for name, value in complete({name: given.get(name) for name in SETTINGS}, defaults).items():
-        part, _, field = SETTINGS[name].fills.rpartition(".")
+    for name, value in complete({name: given.get(name) for name in ROWS}, defaults).items():
+        part, _, field = ROWS[name].fills.rpartition(".")
         if field:
             made.setdefault(part, {})[field] = value
     return made

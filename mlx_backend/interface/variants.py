@@ -16,7 +16,12 @@ END_TOKEN = 1  # </s> of every UMT5 tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
-    """What a run of a member starts from: those of its publisher's program; `driving_fps` is that of its training."""
+    """What a run of a member starts from: those of its publisher's program; `driving_fps` is that of its training.
+
+    `frames`: how many there are without a driving video, 0: those of a segment. `cfg_low`: the guidance of the second
+    expert where the member has two. `negative`: what a clip should not show where nothing is said. `shift_480p`: the
+    shift of 832 x 480 pixels where it is another.
+    """
 
     width: int
     height: int
@@ -27,3 +32,7 @@ class Defaults:
     solver: str
     segment_length: int
     segment_overlap: int
+    frames: int = 0
+    cfg_low: float | None = None
+    negative: str = ""
+    shift_480p: float | None = None

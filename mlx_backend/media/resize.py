@@ -49,12 +49,12 @@ def halved(pictures: np.ndarray) -> np.ndarray:
     return pictures.reshape(frames, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 
-def stretched_bicubic(picture: np.ndarray, size: int) -> np.ndarray:
-    """Stretch a picture [H, W, C] to size x size as torch's `interpolate(mode="bicubic")`: a = -0.75, no antialias.
+def stretched_bicubic(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Stretch a picture [H, W, C] to a size as torch's `interpolate(mode="bicubic")`: a = -0.75, no antialias.
 
-    Source: `wan/modules/clip.py` of Wan-Video/Wan2.1 calls it so.
+    Source: `wan/modules/clip.py` and `wan/image2video.py` of Wan-Video/Wan2.1 call it so.
     """
-    rows, columns = _cubic_matrix(picture.shape[0], size), _cubic_matrix(picture.shape[1], size)
+    rows, columns = _cubic_matrix(picture.shape[0], height), _cubic_matrix(picture.shape[1], width)
     return np.einsum("ih,hwc,jw->ijc", rows, picture, columns, optimize=True).astype(np.float32)
 
 

@@ -37,4 +37,4 @@ def network_of(config: WanConfig) -> WanModel:
 
 def titles() -> str:
     """Return what all members are called, for a sentence."""
-    return " or ".join(row.title for row in members())
+    return " or ".join(dict.fromkeys(row.family or row.title for row in members()))

@@ -10,11 +10,11 @@ import numpy as np
 
 from ..interface.errors import RequestError
 from ..interface.events import Listener
-from ..interface.geometry import LatentSize
+from ..interface.geometry import LatentSize, check_size
 from ..interface.latent_space import WAN21, LatentSpace
 from ..interface.requests import SamplingSettings, Scene
 from ..interface.segments import Segment, SegmentPlan, plan_segments
-from ..interface.sizes import SCAIL2_CLIP, WanConfig
+from ..interface.sizes import PATCH, SCAIL2_CLIP, WanConfig
 from ..interface.tiling import Tiling
 from ..interface.tokens import Surroundings, Tokens
 from ..interface.variants import Defaults
@@ -44,6 +44,9 @@ class Encoding:
 
 class EncodedPictures(Protocol):
     """The pictures of a run, those that all segments share encoded."""
+
+    def known(self, segment: Segment) -> Known | None:
+        """Return the frames of a segment that continues no other which its pictures tell."""
 
     def condition(self, number: int, segment: Segment, known: Known | None) -> Condition:
         """Encode what segment `number` sees; return what embeds it. `known`: its frames that are clean already."""
@@ -78,12 +81,12 @@ class PreparedPictures(Protocol):
 class PreparedRun:
     """What is left of a request to compute once it has been checked: its pictures, and how it is cut into segments.
 
-    `seen_by_clip` is a picture [H, W, 3], None where the member shows none. `noise` holds one shape [C, T, H, W] per
+    `seen_by_clip` are pictures [H, W, 3], none where the member shows none. `noise` holds one shape [C, T, H, W] per
     segment: its latent's, or in a draft that of the full run's latent.
     """
 
     scene: PreparedPictures
-    seen_by_clip: np.ndarray | None
+    seen_by_clip: tuple[np.ndarray, ...]
     plan: SegmentPlan
     noise: tuple[tuple[int, ...], ...]
 
@@ -109,6 +112,9 @@ class NoPictures:
         """See PreparedPictures."""
         return self
 
+    def known(self, segment: Segment) -> None:
+        """See EncodedPictures."""
+
     def condition(self, number: int, segment: Segment, known: Known | None) -> Condition:  # noqa: ARG002
         """See EncodedPictures."""
         size = LatentSize.of_pixels(segment.frames, *self.size, self.space)
@@ -121,7 +127,11 @@ class Member:
 
     As it stands it makes videos of text alone; others say how a request becomes theirs in a class of their own.
     `sizes` are those that only its configuration has, each with a tensor and the axis that tells it. `space`: that of
-    its VAE's latents.
+    its VAE's latents. `family`: what lists of all members call it and its relatives.
+
+    `boundary`: from this share of the noise on the first of two experts works, below it the second; 0: there is one.
+    `twin`: the member whose files look the same, so that only names of files and folders, or the user, tell this one.
+    `continues`: whether a segment can go on from the one before.
     """
 
     name: str
@@ -132,7 +142,16 @@ class Member:
     signature: Signature
     sizes: tuple[tuple[str, str, int], ...] = ()
     space: LatentSpace = WAN21
+    family: str = ""
+    boundary: float = 0.0
+    twin: str = ""
+    continues: bool = False
     config_type: ClassVar[type[WanConfig]] = WanConfig
+
+    @property
+    def size_step(self) -> int:
+        """What width and height (pixels) must be multiples of."""
+        return self.space.stride * PATCH
 
     def config(self, sizes: Mapping[str, Any]) -> WanConfig:
         """Return its configuration from the sizes of every Wan model and its own `sizes`."""
@@ -169,10 +188,12 @@ class Member:
     ) -> PreparedRun:
         """Check a request and cut it into segments, with no network loaded. Raises RequestError."""
         given = {"--reference": scene.references, "--driving": scene.driving}
+        given |= {"--image": scene.image, "--last-image": scene.last_image}
         surplus = [name for name, pictures in given.items() if pictures is not None]
         if surplus:
             raise RequestError(f"{self.title} makes videos of text alone: leave out {' and '.join(surplus)}.")
-        frames = scene.max_frames or self.defaults.segment_length
+        check_size(scene.width, scene.height, self.size_step, self.title)
+        frames = scene.max_frames or self.defaults.frames or self.defaults.segment_length
         plan = plan_segments(frames, settings.segment_length, settings.segment_overlap)
         if len(plan.segments) > 1:
             raise RequestError(
@@ -181,4 +202,4 @@ class Member:
             )
         size = scene.width, scene.height
         noise = tuple(LatentSize.of_pixels(segment.frames, *size, self.space).shape for segment in plan.segments)
-        return PreparedRun(NoPictures(size, self.space), None, plan, noise)
+        return PreparedRun(NoPictures(size, self.space), (), plan, noise)

@@ -43,6 +43,11 @@ class DownStage(nn.Module):
         made = list(flow([*self.downsamples], x, stream))
         return [stream.step(main + self._averaged(frames, main, stream)) for main in made]
 
+    @property
+    def kept(self) -> int:
+        """Frames of its input that it keeps while it works, to add them."""
+        return self._factors[0]
+
     def needs(self, start: int, stop: int) -> tuple[int, int]:
         """Return the input rows (or columns) that the output rows start:stop depend on."""
         for layer in reversed(self.downsamples):
@@ -79,6 +84,11 @@ class UpStage(nn.Module):
         repeated = self._repeated(stream.cut.trimmed(x, self._reach), made[0].shape[-1])
         last = repeated[-len(made) :]  # the first frame of a clip is the later of its two
         return [stream.step(main + stream.cut.trimmed(frame, 1)) for main, frame in zip(made, last, strict=True)]
+
+    @property
+    def kept(self) -> int:
+        """Frames of its input that it keeps while it works, to add them."""
+        return 1
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:
         """Return the input rows (or columns) that the output rows start:stop depend on."""

@@ -150,14 +150,13 @@ class ComfyMaterial:
             arrays += [condition.text, condition.clip, *condition.streams.arrays()]
         return "; ".join(words), arrays
 
-    def opened(self, model: WanModel, run: Run, session: Session) -> _Opened:  # noqa: ARG002 - Material
+    def opened(self, run: Run, session: Session) -> _Opened:  # noqa: ARG002 - Material
         """See Material."""
-        return _Opened(model, run.settings, self)
+        return _Opened(run.settings, self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Opened:
-    model: WanModel
     settings: SamplingSettings
     material: ComfyMaterial
 
@@ -167,8 +166,8 @@ class _Opened:
         known = one.known()
         timelines = _timelines(one, self.settings, self.material.range_shift)
 
-        def conditions() -> Conditions:
-            embedded = _Embedded(self.model, self.settings.pose_rope, known, one.size)
+        def conditions(model: WanModel) -> Conditions:
+            embedded = _Embedded(model, self.settings.pose_rope, known, one.size)
             made = {name: embedded.at_time(timeline) for name, timeline in timelines.items()}
             return Conditions(made["positive"], made.get("negative"))
 

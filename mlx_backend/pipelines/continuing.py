@@ -14,7 +14,7 @@ from ..interface.segments import SegmentPlan
 from ..interface.tiling import Tiling
 from ..media.colour import Colours, ColourSum, match_colours
 from ..models.conditioning import Known
-from ..models.vae21 import WanVAE21
+from ..models.vae import WanVAE
 from .decode import last_frames
 from .reports import ShareReport
 
@@ -25,7 +25,7 @@ FLAT = 1e-3  # of a normalised latent's channel, whose deviation is about 1: les
 class Continuing:
     """Continues segments of a plan from finished ones, `made`: normalised latents [16, T, h, w] in the plan's order."""
 
-    vae: WanVAE21
+    vae: WanVAE
     how: Continuation
     plan: SegmentPlan
     tiling: Tiling | None

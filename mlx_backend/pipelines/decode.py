@@ -11,7 +11,7 @@ from ..interface.events import Listener, ignored
 from ..interface.latent_space import TEMPORAL_STRIDE
 from ..interface.tiling import Tiling
 from ..media.colour import colours_of, match_colours
-from ..models.vae21 import WanVAE21
+from ..models.vae import WanVAE
 from ..runtime.memory import bounded_cache
 from .latents import SegmentLatents
 from .planning import decode_tiling
@@ -61,7 +61,7 @@ def decode_latents(handle: Handle, latents: SegmentLatents, tiling: Tiling | Non
 
 
 def decode_segment(
-    vae: WanVAE21,
+    vae: WanVAE,
     latent: np.ndarray,
     tiling: Tiling | None,
     check_cancelled: Callable[[], None],
@@ -75,7 +75,7 @@ def decode_segment(
 
 
 def last_frames(
-    vae: WanVAE21,
+    vae: WanVAE,
     latent: np.ndarray,
     count: int,
     check_cancelled: Callable[[], None],
@@ -91,7 +91,7 @@ def last_frames(
 
 
 def _decode(
-    vae: WanVAE21,
+    vae: WanVAE,
     latent: np.ndarray,
     tiling: Tiling | None,
     count: int,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 
@@ -14,14 +13,13 @@ from ..interface.requests import SamplingSettings
 from ..interface.sizes import WanConfig
 from ..models.conditioning import Conditioning, Known
 from ..models.wan import WanModel
-from ..planning.planner import RunPlan
-from ..runtime.memory import wired
 from ..sampling.economy import Passes, segment_velocity
 from ..sampling.guidance import Velocity
 from ..sampling.loop import denoise
 from ..sampling.solvers import make_solver
+from .experts import Experts, Shift, shifts
 from .reports import StepReport
-from .store import Handle, get_dit
+from .store import Models
 
 AtTime = Callable[[float], Conditioning]  # what applies at a timestep
 
@@ -34,24 +32,15 @@ class Conditions:
     negative: AtTime | None
 
 
-MakeConditions = Callable[[], Conditions]
-
-
-@contextmanager
-def dit_in_place(dit: Handle, how: RunPlan, listener: Listener) -> Iterator[WanModel]:
-    """Load the DiT as planned, and keep its weights from being paged out while the block runs."""
-    model = get_dit(dit, listener, how.residency)
-    model.limit_dispatches(how.backend.dispatch_flops)
-    model.attend_in_groups(how.backend.head_groups)
-    with wired(model.resident_bytes):
-        yield model
+MakeConditions = Callable[[WanModel], Conditions]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Denoising:
     """Denoises the `segments` segments of one run; `passes` counts over all of them."""
 
-    model: WanModel
+    models: Models
+    experts: Experts
     settings: SamplingSettings
     segments: int
     listener: Listener
@@ -60,7 +49,8 @@ class Denoising:
     def run(self, number: int, conditions: MakeConditions, start: mx.array, known: Known | None) -> mx.array:
         """Return segment `number`, denoised from `start` [C, T, h, w]; known frames stay clean.
 
-        What float16 cannot hold is done again in bf16: `conditions` is then called a second time, and embeds anew.
+        `conditions` embeds for each transformer when its first step is due. What float16 cannot hold is done again in
+        bf16, and is then embedded anew.
         """
         settings = self.settings
         steps = StepReport(
@@ -74,29 +64,55 @@ class Denoising:
         def attempt() -> mx.array:
             solver = make_solver(settings.solver, settings.steps, settings.shift, settings.grid)
             steps.begin()
-            made = conditions()
-            negative = None if made.negative is None else self._under(made.negative, steps)
-            velocity = segment_velocity(self._under(made.positive, steps), negative, settings, self.passes)
+            due = shifts(self.models, settings, solver.schedule.timesteps)
+            velocity = _Changing(due, lambda shift: self._velocity(shift, conditions, steps))
             return denoise(velocity, solver, start, known, steps)
 
         try:
             return attempt()
         except NumericsError as error:
             where = f"In segment {number + 1} of {self.segments}: " if self.segments > 1 else ""
-            if not self.model.leave_float16():
+            if not self.experts.leave_float16():
                 raise NumericsError(f"{where}{error}") from error
             self.listener.warn(
                 f"{where}float16 cannot hold the model's values, so the run goes on in bf16, a little slower."
             )
             return attempt()
 
-    def _under(self, applying: AtTime, steps: StepReport) -> Velocity:
+    def _velocity(self, shift: Shift, conditions: MakeConditions, steps: StepReport) -> Velocity:
+        """Put a transformer in place and return the velocity of its steps."""
+        model = self.experts.get(shift.expert)
+        made, settings = conditions(model), replace(self.settings, cfg=shift.cfg, cfg_low=None)
+        guides = made.negative is not None and settings.is_guided
+        negative = self._under(model, made.negative, steps) if guides else None
+        positive = self._under(model, made.positive, steps)
+        return segment_velocity(positive, negative, settings, self.passes, shift.before, shift.steps)
+
+    def _under(self, model: WanModel, applying: AtTime, steps: StepReport) -> Velocity:
         def run(x: mx.array, t: float) -> mx.array:
-            v = self.model(x, t, applying(t), self.listener.check_cancelled)
+            v = model(x, t, applying(t), self.listener.check_cancelled)
             steps.passed()
             return v
 
         return run
+
+
+class _Changing:
+    """A velocity whose steps are made by one transformer after another; what the one before holds is let go first."""
+
+    def __init__(self, due: Sequence[Shift], make: Callable[[Shift], Velocity]):
+        self._due = list(due)
+        self._make = make
+        self._velocity: Velocity | None = None
+        self._left = 0
+
+    def __call__(self, x: mx.array, t: float) -> mx.array:
+        if not self._left:
+            self._velocity = None
+            shift = self._due.pop(0)
+            self._velocity, self._left = self._make(shift), shift.steps
+        self._left -= 1
+        return self._velocity(x, t)
 
 
 def check_widths(config: WanConfig, text: int, clip: int | None) -> None:

@@ -113,14 +113,16 @@ def _keys(base: bytes, material: Material) -> Iterator[str]:
 
 
 def _base_digest(run: Run, material: Material) -> bytes:
-    digest = hashlib.sha256(f"{FORMAT} {mx.default_device()} {run.settings} {material.described}".encode())
+    settings = str(run.settings).replace(", cfg_low=None", "")  # as it was before there were two experts
+    digest = hashlib.sha256(f"{FORMAT} {mx.default_device()} {settings} {material.described}".encode())
     vae = run.models.vae
     for handle in (*run.models.experts, *(() if vae is None else (vae,))):
         store = handle.store
         precision = compute_dtype(store.precision, handle.component)
         digest.update(f"{file_identity(store.snapshot.path(handle.component))} {precision}".encode())
-    for lora in (lora for expert in run.models.experts for lora in expert.loras):
-        digest.update(f"{file_identity(lora.path)} {lora.strength}".encode())
+    for number, expert in enumerate(run.models.experts):
+        for lora in expert.loras:
+            digest.update(f"{file_identity(lora.path)} {lora.strength}{f' of expert {number}' * (number > 0)}".encode())
     for array in material.arrays():
         _add(digest, array)
     return digest.digest()

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..interface.errors import RequestError
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize
 from ..interface.pictures import Pictures
@@ -38,18 +39,21 @@ from .text import Prompts, TextFeatures, encode_prompts
 class PictureMaterial:
     """A prepared request of a member, and what its words and its picture are encoded by, or were already.
 
-    `clip_tokens` [257, dim]: what another program's CLIP has made, in place of ours.
+    `clip_tokens` [257, dim]: what another program's CLIP has made, in place of ours. `start` [C, T, h, w]: the noise of
+    the only segment, in place of what the seed draws.
     """
 
     member: Member
     run: PreparedRun
     text: Prompts | TextFeatures
     clip_tokens: np.ndarray | None = None
+    start: np.ndarray | None = None
 
     @property
     def sizes(self) -> tuple[LatentSize, ...]:
         """See Material."""
-        return tuple(LatentSize.of_pixels(segment.frames, *self.run.scene.size) for segment in self.plan.segments)
+        size, space = self.run.scene.size, self.member.space
+        return tuple(LatentSize.of_pixels(segment.frames, *size, space) for segment in self.plan.segments)
 
     @property
     def tokens(self) -> list[Tokens]:
@@ -81,13 +85,17 @@ class PictureMaterial:
         text, tokens, listener = self.text, self.clip_tokens, session.listener
         if isinstance(text, Prompts):
             text = encode_prompts(run.models.text_encoder, text.positive, text.negative, listener)
-        if tokens is None and self.run.seen_by_clip is not None:
-            others = (run.models.dit, run.models.vae)
-            tokens = encode_picture(run.models.clip, self.run.seen_by_clip, others, listener)
+        if tokens is None and self.run.seen_by_clip:
+            others = (*run.models.experts, run.models.vae)
+            seen = (encode_picture(run.models.clip, each, others, listener) for each in self.run.seen_by_clip)
+            tokens = np.concatenate(list(seen))
         return replace(self, text=text, clip_tokens=tokens)
 
     def noise(self, settings: SamplingSettings) -> Iterator[np.ndarray]:
         """See Material."""
+        if self.start is not None:
+            yield self.start
+            return
         drawn = segment_noise(settings.seed, settings.continuation.seed, self.run.noise)
         for size, noise in zip(self.sizes, drawn, strict=False):
             yield drafted_noise(noise, size.shape)
@@ -95,13 +103,15 @@ class PictureMaterial:
     def arrays(self) -> Iterator[np.ndarray | None]:
         """See Material."""
         yield from (self.text.positive, self.text.negative, self.clip_tokens, *self.run.scene.arrays())
+        if self.start is not None:
+            yield self.start
 
     def arrays_of(self, number: int) -> tuple[str, Iterator[np.ndarray]]:
         """See Material."""
         segment = self.plan.segments[number]
         return f"{segment} {self.run.noise[number]}", self.run.scene.arrays_of(segment)
 
-    def opened(self, model: WanModel, run: Run, session: Session) -> _Opened:
+    def opened(self, run: Run, session: Session) -> _Opened:
         """See Material."""
         listener, settings = session.listener, run.settings
         vae, tiling = get_vae(run.models.vae, listener), planned_tiling(run.how)
@@ -111,12 +121,11 @@ class PictureMaterial:
 
         how = Encoding(vae=vae, tiling=tiling, check_cancelled=listener.check_cancelled, begin=begin)
         continuing = Continuing(vae=vae, how=settings.continuation, plan=self.plan, tiling=tiling, listener=listener)
-        return _Opened(model, settings, self, self.run.scene.encode(how, settings), continuing)
+        return _Opened(settings, self, self.run.scene.encode(how, settings), continuing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Opened:
-    model: WanModel
     settings: SamplingSettings
     material: PictureMaterial
     pictures: EncodedPictures
@@ -125,12 +134,14 @@ class _Opened:
     def segment(self, number: int, made: list[np.ndarray]) -> tuple[Known | None, MakeConditions]:
         """See OpenedMaterial."""
         segment = self.material.plan.segments[number]
-        known = self.continuing.history(number, made, self.material.sizes[number]) if segment.history else None
+        known = self.pictures.known(segment)
+        if segment.history:
+            known = self.continuing.history(number, made, self.material.sizes[number])
         condition = self.pictures.condition(number, segment, known)
 
-        def conditions() -> Conditions:
-            positive, negative = self._contexts()
-            with_prompt = condition(self.model, positive)
+        def conditions(model: WanModel) -> Conditions:
+            positive, negative = self._contexts(model)
+            with_prompt = condition(model, positive)
             without = None if negative is None else with_prompt.under(negative)
             return Conditions(lambda _: with_prompt, None if without is None else lambda _: without)
 
@@ -140,15 +151,15 @@ class _Opened:
         """See OpenedMaterial."""
         return self.continuing.anchored(number, latent, made)
 
-    def _contexts(self) -> tuple[Context, Context | None]:
+    def _contexts(self, model: WanModel) -> tuple[Context, Context | None]:
         """Embed text and picture, for every segment anew: that is nothing beside its first step."""
         text, tokens = self.material.text, self.material.clip_tokens
-        check_widths(self.model.config, text.positive.shape[1], None if tokens is None else tokens.shape[1])
+        check_widths(model.config, text.positive.shape[1], None if tokens is None else tokens.shape[1])
         clip = None if tokens is None else mx.array(tokens)
-        positive = self.model.embed_context(mx.array(text.positive), clip)
+        positive = model.embed_context(mx.array(text.positive), clip)
         if not self.settings.is_guided:
             return positive, None
-        return positive, self.model.embed_context(mx.array(text.negative), clip)
+        return positive, model.embed_context(mx.array(text.negative), clip)
 
 
 def prepare(
@@ -160,10 +171,12 @@ def prepare(
     *,
     clip_picture: np.ndarray | None = None,
     clip_tokens: np.ndarray | None = None,
+    start: np.ndarray | None = None,
 ) -> Run:
     """Check a request and plan it, with nothing loaded. Raises RequestError and WeightsError.
 
     CLIP sees `clip_picture` [1, H, W, 3] where one is given, else the member's choice, unless there are `clip_tokens`.
+    `start` [C, T, h, w] is the noise of a clip of one segment, in place of what the seed draws.
     """
     listener = session.listener
     scene, settings = held_to_limits(models.dit, scene, settings, listener)
@@ -173,14 +186,31 @@ def prepare(
     prepared = member.prepare(clip_picture, scene, settings, listener)
     tell_plan(prepared.plan, scene.fps, listener)
     how = plan_run(models.dit, models.vae, models.text_encoder, models.clip, prepared)
-    material = PictureMaterial(member, prepared, text, clip_tokens)
+    if start is not None:
+        _check_start(start, prepared)
+    material = PictureMaterial(member, prepared, text, clip_tokens, start)
     return Run(models=models, material=material, settings=settings, how=how, facts=_facts(scene))
 
 
 def sample_pictures(run: Run, session: Session) -> SegmentLatents:
     """Return the latents of a run on pictures, and how they join to one clip."""
     made = sample(run, session)
-    return SegmentLatents(made, run.material.plan, matches_colours=run.settings.continuation.anchor == "lab")
+    return SegmentLatents(
+        made,
+        run.material.plan,
+        matches_colours=run.settings.continuation.anchor == "lab",
+        space=run.models.dit.store.member.space,
+    )
+
+
+def _check_start(start: np.ndarray, run: PreparedRun) -> None:
+    """Raise RequestError for noise of another shape than that of the run."""
+    wanted = run.noise[0]
+    if len(run.noise) > 1 or start.shape != wanted or not np.isfinite(start).all():
+        raise RequestError(
+            f"The noise has the shape {list(start.shape)}, but this run is {len(run.noise)} segment"
+            f"{'s' * (len(run.noise) != 1)} of {list(wanted)}, and needs finite numbers: give noise of that shape."
+        )
 
 
 def tell_plan(plan: SegmentPlan, fps: float, listener: Listener) -> None:

@@ -43,7 +43,8 @@ def plan_run(
         SCAIL2_MEMBER if dit is None else dit.store.member,
         {component: sizes_of(part) for component, part in given.items() if part is not None},
     )
-    return _choose(dit, model, _job(run.plan, *run.scene.size, len(run.scene.references)))
+    job = _job(run.plan, *run.scene.size, len(run.scene.references))
+    return _choose(dit, model, replace(job, space=model.member.space))
 
 
 def plan_denoising(dit: Handle, size: LatentSize, references: int) -> RunPlan:
@@ -103,7 +104,8 @@ def planned_tiling(plan: RunPlan) -> Tiling | None:
 def decode_tiling(vae: Handle, latents: SegmentLatents) -> Tiling | None:
     """Return the largest tiles in which the latents can be decoded in the memory allowed, None: whole frames."""
     height, width = latents.segments[0].shape[2:]
-    job = _job(latents.plan, latents.space.stride * width, latents.space.stride * height)
+    space = latents.space
+    job = replace(_job(latents.plan, space.stride * width, space.stride * height), space=space)
     model = model_sizes(SCAIL2_MEMBER, {"vae": sizes_of(vae)})
     backend = Backend(on_gpu=this_machine().on_gpu, compute="float32")
     budget = budget_of(vae)

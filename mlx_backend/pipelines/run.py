@@ -15,7 +15,6 @@ from ..interface.requests import SamplingSettings
 from ..interface.segments import SegmentPlan
 from ..interface.tokens import Tokens
 from ..models.conditioning import Known
-from ..models.wan import WanModel
 from ..planning.planner import RunPlan
 from .denoising import MakeConditions
 from .store import Handle, Models
@@ -68,15 +67,18 @@ class Material(Protocol):
     def arrays_of(self, number: int) -> tuple[str, Iterable[np.ndarray | None]]:
         """Return what only segment `number` is made from, in words and arrays."""
 
-    def opened(self, model: WanModel, run: Run, session: Session) -> OpenedMaterial:
-        """Return it with the networks in place."""
+    def opened(self, run: Run, session: Session) -> OpenedMaterial:
+        """Return it with the VAE in place, if it takes one."""
 
 
 class OpenedMaterial(Protocol):
     """Makes what conditions each segment, in order."""
 
     def segment(self, number: int, made: list[np.ndarray]) -> tuple[Known | None, MakeConditions]:
-        """Return the frames of a segment that are known, and what embeds its conditions; `made` are those before."""
+        """Return the frames of a segment that are known, and what embeds its conditions for a transformer.
+
+        `made` are the segments before.
+        """
 
     def finished(self, number: int, latent: np.ndarray, made: list[np.ndarray]) -> np.ndarray:
         """Return a denoised latent as it is to be kept."""

@@ -11,7 +11,8 @@ from ..interface.events import Listener
 from ..interface.geometry import latent_frames
 from ..interface.segments import SegmentPlan
 from ..runtime.memory import bounded_cache
-from .denoising import Denoising, dit_in_place
+from .denoising import Denoising
+from .experts import Experts
 from .finished import FinishedSegments
 from .planning import budget_of, forecast
 from .run import Run, Session
@@ -38,9 +39,11 @@ def sample(run: Run, session: Session) -> tuple[np.ndarray, ...]:
             return tuple(made)
         due = settings.passes * (segments - len(made))
         enter("sampling", *run.parts)
-        with dit_in_place(run.models.dit, run.how, listener) as model:
-            opened = material.opened(model, run, session)
-            denoising = Denoising(model=model, settings=settings, segments=segments, listener=listener)
+        with Experts(run.models, run.how, listener) as experts:
+            opened = material.opened(run, session)
+            denoising = Denoising(
+                models=run.models, experts=experts, settings=settings, segments=segments, listener=listener
+            )
             for number, start in enumerate(material.noise(settings)):
                 if number < len(made):
                     continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ..interface.errors import RequestError
+from ..interface.errors import RequestError, WeightsError
 from ..interface.events import LOGGER, Listener, Progress
 from ..interface.requests import LoraRequest
 from ..interface.variants import RESIDENCIES
@@ -16,7 +16,7 @@ from ..members import member_named
 from ..members.member import Member
 from ..models.clip_vision import ClipVision
 from ..models.umt5 import UMT5Encoder
-from ..models.vae21 import WanVAE21
+from ..models.vae import WanVAE
 from ..models.wan import WanModel
 from ..runtime.memory import return_memory
 from ..weights.checkpoints.components import Fitted, Network, PartSizes, fitting, load_component, part_sizes
@@ -82,6 +82,15 @@ class ModelStore:
         self._sizes: dict[str, PartSizes] = {}  # of what is loaded
         self._dit_residency = ""
         self._loras = LoraState()  # of the DiT that is in memory
+        self._low_noise: ModelStore | None = None
+
+    @property
+    def low_noise(self) -> ModelStore | None:
+        """The store of the second expert, None where the model is one."""
+        if self.snapshot.low_noise is not None and self._low_noise is None:
+            others = self.precision, self.residency, self.cache, self.memory, self.elsewhere
+            self._low_noise = ModelStore(self.snapshot.second_expert, *others)
+        return self._low_noise
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -104,6 +113,8 @@ class ModelStore:
     @property
     def member(self) -> Member:
         """The member of the family that the DiT is. Raises WeightsError."""
+        if self.snapshot.member:
+            return member_named(self.snapshot.member)
         if "dit" not in self._loaded:
             self.fitted("dit")
         return member_named(self._member)
@@ -129,6 +140,13 @@ class ModelStore:
             self.elsewhere.release()
         self._fitted.clear()
         collect()
+
+    def let_go(self, component: str) -> None:
+        """Release one component."""
+        if component in self._loaded:
+            LOGGER.info("Releasing %s.", component)
+            self._drop(component)
+            collect()
 
     def get(self, component: str, listener: Listener) -> Network:
         """Return a network, loading it first if need be; a load that is cancelled or fails leaves nothing behind."""
@@ -191,12 +209,16 @@ class Models:
     text_encoder: Handle | None = None
     clip: Handle | None = None
     vae: Handle | None = None
+    low_noise: Handle | None = None
 
     @classmethod
-    def of(cls, store: ModelStore, loras: tuple[LoraRequest, ...] = ()) -> Models:
-        """Take all four from one store, the DiT with these LoRAs."""
+    def of(
+        cls, store: ModelStore, loras: tuple[LoraRequest, ...] = (), low_loras: tuple[LoraRequest, ...] = ()
+    ) -> Models:
+        """Take all from one store, the DiT with these LoRAs, and its second expert, if there is one, with others."""
         others = (Handle(store, name) for name in ("t5_encoder", "clip", "vae"))
-        return cls(Handle(store, "dit", loras), *others)
+        second = None if store.low_noise is None else Handle(store.low_noise, "dit", low_loras)
+        return cls(Handle(store, "dit", loras), *others, low_noise=second)
 
     @property
     def needed(self) -> Models:
@@ -205,13 +227,14 @@ class Models:
 
     @property
     def experts(self) -> tuple[Handle, ...]:
-        """The transformers that the steps of a run share; all members so far have one."""
-        return (self.dit,)
+        """The transformers that the steps of a run share, that for strong noise first."""
+        return (self.dit,) if self.low_noise is None else (self.dit, self.low_noise)
 
     @property
     def parts(self) -> tuple[Handle, ...]:
         """All that are there, in the order of the fields."""
-        return tuple(part for part in (self.dit, self.text_encoder, self.clip, self.vae) if part is not None)
+        every = (self.dit, self.text_encoder, self.clip, self.vae, self.low_noise)
+        return tuple(part for part in every if part is not None)
 
 
 def check_models(models: Models) -> None:
@@ -221,6 +244,18 @@ def check_models(models: Models) -> None:
             open_tensors(lora.path)
         if handle.component not in handle.store.loaded:
             handle.store.fitted(handle.component)
+    if models.vae is not None:
+        _check_vae(models.vae, models.dit.store.member)
+
+
+def _check_vae(vae: Handle, member: Member) -> None:
+    """Raise WeightsError for the VAE of another member."""
+    channels = vae.store.sizes("vae").config.z_dim
+    if channels != member.space.channels:
+        raise WeightsError(
+            f"{vae.store.snapshot.path('vae')} is a VAE of {channels} channels, but {member.title} works on latents of "
+            f"{member.space.channels}: choose the VAE that is published with it."
+        )
 
 
 def enter(phase: str, *handles: Handle) -> None:
@@ -235,9 +270,9 @@ def get_dit(handle: Handle, listener: Listener, residency: str = "auto") -> WanM
     return handle.store.get_dit(handle.loras, listener, "resident" if wanted == "auto" else wanted)
 
 
-def get_vae(handle: Handle, listener: Listener) -> WanVAE21:
+def get_vae(handle: Handle, listener: Listener) -> WanVAE:
     """Return the handle's VAE."""
-    return cast(WanVAE21, handle.store.get("vae", listener))
+    return cast(WanVAE, handle.store.get("vae", listener))
 
 
 def get_text_encoder(handle: Handle, listener: Listener) -> UMT5Encoder:

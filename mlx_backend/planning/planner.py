@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ..interface.errors import RequestError
 from ..interface.geometry import LatentSize
+from ..interface.latent_space import WAN21, LatentSpace
 from ..interface.machine import CACHE_BYTES
 from ..interface.segments import SegmentPlan, plan_segments
 from ..interface.sizes import (
@@ -96,6 +97,7 @@ class Job:
     segment_overlap: int
     references: int = 1
     text_tokens: tuple[int, ...] = (MAX_TEXT_TOKENS, MAX_TEXT_TOKENS)
+    space: LatentSpace = WAN21
 
     @property
     def segments(self) -> SegmentPlan:
@@ -105,7 +107,7 @@ class Job:
     @property
     def longest(self) -> LatentSize:
         """The latent of the longest segment."""
-        return LatentSize.of_pixels(self.segments.segments[0].frames, self.width, self.height)
+        return LatentSize.of_pixels(self.segments.segments[0].frames, self.width, self.height, self.space)
 
 
 _segments = functools.lru_cache(maxsize=64)(plan_segments)  # asked for many times over, also with a thousand windows
@@ -261,7 +263,10 @@ def _remedies(plan: RunPlan, budget: int) -> Iterator[str]:
     packed = replace(model, dit_storage=replace(model.dit_storage, bits=4))
     others = {"weights packed in 4 bits": [] if model.dit_storage.bits else [(packed, job)]}
     lengths = range(job.segments.segments[0].frames - 4, max(job.segment_overlap, SHORTEST_SEGMENT - 4), -4)
-    others["segments of {0.job.segment_length} frames"] = [(model, replace(job, segment_length=n)) for n in lengths]
+    if model.member.continues:
+        others["segments of {0.job.segment_length} frames"] = [(model, replace(job, segment_length=n)) for n in lengths]
+    else:
+        others["{0.job.frames} frames"] = [(model, replace(job, frames=n)) for n in lengths]
     sizes = _smaller(job.width, job.height)
     others["{0.job.width} x {0.job.height} pixels"] = [(model, replace(job, width=w, height=h)) for w, h in sizes]
     for name, choices in others.items():

@@ -73,7 +73,8 @@ class Prediction:
         """Count the operations of a pass over each kind of segment."""
         made = {}
         for frames, count in Counter(segment.frames for segment in job.segments.segments).items():
-            tokens = model.tokens(LatentSize.of_pixels(frames, job.width, job.height), job.references)
+            size = LatentSize.of_pixels(frames, job.width, job.height, job.space)
+            tokens = model.tokens(size, job.references)
             ops = dit_pass(model.dit, tokens, on_gpu=True, compute=METAL.compute, storage=model.dit_storage)
             made[frames] = count, ops
         return cls(model, job, made)
@@ -106,7 +107,7 @@ class Prediction:
         _, first = self.work[job.segments.segments[0].frames]
         shown = list(model.member.surroundings(job.longest, job.references).shared)
         for frames, count in counts.items():
-            latent = LatentSize.of_pixels(frames, *size)
+            latent = LatentSize.of_pixels(frames, *size, job.space)
             shown += count * model.member.surroundings(latent, job.references).encoded
         return {
             "pass": total_flops(first),

@@ -43,7 +43,8 @@ class VAEWork:
             for unit in half:
                 if is_still:  # the only frame is with this unit: later ones remember nothing yet
                     remembered += _cache(unit)
-                work = (("frames waiting", waiting), ("at work", self._work(unit)))
+                stage = ("what the stage adds to its result", unit.beside * FLOAT32)
+                work = (("frames waiting", waiting), stage, ("at work", self._work(unit)))
                 yield Moment(unit.name, (("what convolutions remember", remembered), *work))
                 if unit.kind == "up" and unit.made.frames > unit.taken.frames:
                     waiting += unit.made.plane * FLOAT32  # the second of two waits while the first goes on
@@ -106,7 +107,7 @@ class VAEWork:
 def decoding(config: VAEConfig, frames: int, height: int, width: int, backend: Backend, tile: int = 0) -> VAEWork:
     """Return the work of decoding `frames` latent frames of height x width, in tiles of `tile` pixels (0: whole)."""
     units = decoder_units(config, frames, height, width)
-    return _tiled(units, (height, width), config.stride, backend, tile // config.stride)
+    return _tiled(units, (height, width), config.stride // config.patch, backend, tile // config.stride)
 
 
 def encoding(config: VAEConfig, frames: int, height: int, width: int, backend: Backend, tile: int = 0) -> VAEWork:

@@ -1,6 +1,7 @@
 """The causal VAE as a list of units with their sizes, for counting FLOPs and planning memory.
 
-They are the layers of the network itself (`models/vae21.py`), which sends one frame at a time through every one.
+They are the layers of the network itself (`models/vae21.py`, `models/vae22.py`), which sends one frame at a time
+through every one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from mlx import nn
 
 from ..interface.geometry import latent_frames
 from ..interface.sizes import VAEConfig
+from ..models.vae22 import DownStage, UpStage
 from ..models.vae_layers import AttentionBlock, Downsample, ResidualBlock, Upsample
 from .weights import network
 
@@ -77,7 +79,8 @@ class Unit:
     """A part of the network: "conv", "residual", "attention", "down", "up" or "head", with its convolutions.
 
     `fine` tells the units that can work in tiles, those above an eighth of the size; `needs(start, stop)` are the rows
-    (or columns) that its rows start:stop depend on.
+    (or columns) that its rows start:stop depend on. `beside`: numbers of a frame that its stage keeps, to add them to
+    its result.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Unit:
     convs: tuple[Conv, ...]
     needs: Callable[[int, int], Span] = _around
     fine: bool = False
+    beside: int = 0
 
     @property
     def flops(self) -> int:
@@ -102,9 +106,9 @@ def decoder_units(config: VAEConfig, frames: int, height: int, width: int) -> li
     first = _single("conv2", vae.conv2, Volume(frames, height, width, config.z_dim))
     stem = _single("decoder.conv1", half.conv1, first.made)
     made = [first, stem, *_layers("decoder.middle", half.middle, stem.made)]
+    coarse = 1 + len(half.coarse())  # of Wan 2.1 some of `upsamples` are
     made += _layers("decoder.upsamples", half.upsamples, made[-1].made)
     made.append(_head("decoder.head", half.head, made[-1].made))
-    coarse = 1 + len(half.coarse())
     return [replace(unit, fine=number >= coarse) for number, unit in enumerate(made)]
 
 
@@ -112,13 +116,17 @@ def encoder_units(config: VAEConfig, frames: int, height: int, width: int) -> li
     """Return the units that encode `frames` (4k+1) of height x width pixels."""
     vae: Any = network(config)
     half = vae.encoder
-    stem = _single("encoder.conv1", half.conv1, Volume(frames, height, width, half.conv1.weight.shape[-1]))
-    made = [stem, *_layers("encoder.downsamples", half.downsamples, stem.made)]
+    seen = Volume(frames, height // config.patch, width // config.patch, half.conv1.weight.shape[-1])
+    made = [_single("encoder.conv1", half.conv1, seen)]
+    fine = sum(isinstance(step, nn.Module) for step in half.fine())
+    for number, layer in enumerate(half.downsamples):
+        if number == fine:
+            made = [replace(unit, fine=True) for unit in made]
+        made += _layers("encoder.downsamples", [layer], made[-1].made, number)
     made += _layers("encoder.middle", half.middle, made[-1].made)
     made.append(_head("encoder.head", half.head, made[-1].made))
     made.append(_single("conv1", vae.conv1, made[-1].made))
-    fine = len(half.fine())
-    return [replace(unit, fine=number < fine) for number, unit in enumerate(made)]
+    return made
 
 
 def decode_flops(config: VAEConfig, frames: int, width: int, height: int) -> int:
@@ -138,9 +146,15 @@ def _taps(frames: int, kernel: int) -> int:
     return first * (first + 1) // 2 + (frames - first) * kernel
 
 
-def _layers(name: str, layers: Sequence[nn.Module], taken: Volume) -> Iterator[Unit]:
+def _layers(name: str, layers: Sequence[nn.Module], taken: Volume, first: int = 0) -> Iterator[Unit]:
     units = {ResidualBlock: _residual, AttentionBlock: _attention, Upsample: _up, Downsample: _down}
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(layers, start=first):
+        if isinstance(layer, (DownStage, UpStage)):
+            part = "downsamples" if isinstance(layer, DownStage) else "upsamples"
+            inner = list(_layers(f"{name}.{number}.{part}", layer[part], taken))
+            yield from (replace(unit, beside=layer.kept * taken.plane) for unit in inner)
+            taken = inner[-1].made
+            continue
         made = units[type(layer)](f"{name}.{number}", layer, taken)
         yield made
         taken = made.made

@@ -15,6 +15,7 @@ from ..models.clip_vision import ClipVision
 from ..models.linear import Product
 from ..models.umt5 import UMT5Encoder
 from ..models.vae21 import WanVAE21
+from ..models.vae22 import WanVAE22
 from .storage import Matrix, Storage
 
 Config = WanConfig | VAEConfig | UMT5Config | ClipConfig
@@ -52,6 +53,8 @@ def network(config: Config) -> nn.Module:
     """Return the network of these sizes, of zeros that are never made."""
     if isinstance(config, WanConfig):
         return network_of(config)
+    if isinstance(config, VAEConfig) and config.patch > 1:
+        return WanVAE22(config)
     builds = {VAEConfig: WanVAE21, UMT5Config: UMT5Encoder, ClipConfig: ClipVision}
     return builds[type(config)](config)
 

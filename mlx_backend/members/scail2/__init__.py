@@ -72,6 +72,7 @@ MEMBER = Scail2(
     hub_repositories=("SceneWorks/scail2-mlx",),
     components=("vae", "t5_encoder", "clip"),
     defaults=SCAIL2,
+    continues=True,
     signature=Signature(
         names=("patch_embedding_{pose,mask}.{weight,bias}", *IMAGE_BRANCH), marks=("patch_embedding_mask.",)
     ),

@@ -39,4 +39,4 @@ def prepare_run(
         for cut in (scene.cut, scene.full_cut)
     )
     noise = tuple(LatentSize.of_pixels(segment.frames, *prepared.size).shape for segment in full.segments)
-    return PreparedRun(drafted(prepared) if scene.draft else prepared, seen_by_clip, plan, noise)
+    return PreparedRun(drafted(prepared) if scene.draft else prepared, (seen_by_clip,), plan, noise)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...interface.errors import RequestError
 from ...interface.events import Listener
-from ...interface.geometry import oriented_size
+from ...interface.geometry import check_size, oriented_size
 from ...interface.pictures import Pictures
 from ...interface.requests import SamplingSettings, Scene
 from ...interface.segments import Segment
@@ -71,6 +71,7 @@ def prepare_scene(scene: Scene, listener: Listener) -> PreparedScene:
     Source of sizes and crops: `generate.py` of zai-org/SCAIL-2; masks are scaled by nearest neighbour instead of
     bicubic, so that their colours stay pure.
     """
+    check_size(scene.width, scene.height)
     scene = _checked(scene, listener)
     references = scene.references
     width, height = scene.width, scene.height

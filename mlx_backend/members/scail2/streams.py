@@ -38,6 +38,9 @@ class EncodedScene:
     how: Encoding
     pose_rope: str
 
+    def known(self, segment: Segment) -> None:
+        """See EncodedPictures: only what a segment continues from is known."""
+
     def condition(self, number: int, segment: Segment, known: Known | None) -> Condition:
         """See EncodedPictures."""
         size = LatentSize.of_pixels(segment.frames, *self.scene.size).shape[1:]

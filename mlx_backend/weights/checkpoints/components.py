@@ -16,7 +16,9 @@ from ...models.clip_vision import ClipVision
 from ...models.linear import PackedLinear
 from ...models.offload import BlockNetwork
 from ...models.umt5 import UMT5Encoder
+from ...models.vae import WanVAE
 from ...models.vae21 import WanVAE21
+from ...models.vae22 import WanVAE22
 from ...models.wan import WanModel
 from ...planning.storage import Storage
 from ...runtime.crossover import few_rows
@@ -31,7 +33,7 @@ from .snapshot import Snapshot
 
 WORDS = "token_embedding.weight"
 
-Network = WanModel | WanVAE21 | UMT5Encoder | ClipVision
+Network = WanModel | WanVAE | UMT5Encoder | ClipVision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +67,8 @@ def fitting(snapshot: Snapshot, component: str, precision: str) -> Fitted:
         member = member_named(source.member or "")
         network = member.network(dit_config(path, source.tensors, snapshot.settings, member), dtype)
     elif component == "vae":
-        network = WanVAE21(vae_config(path, source.tensors))
+        config = vae_config(path, source.tensors)
+        network = WanVAE22(config) if config.patch > 1 else WanVAE21(config)
     elif component == "t5_encoder":
         network = UMT5Encoder(umt5_config(path, source.tensors), dtype)
     else:

@@ -43,6 +43,7 @@ def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any], member
     size = _sizes(path, tensors, kind_of("dit"))
     places = DIT_PLACES | {name: ((tensor, axis),) for name, tensor, axis in member.sizes}
     found = {name: size(*where) for name, where in places.items()}
+    found["freq_dim"] = _inputs(tensors, "time_embedding", found["freq_dim"], found["dim"])
     found["num_layers"] = _count(tensors, r"blocks\.(\d+)\.")
     found["out_dim"] = size(("head.head.bias", 0), ("head.head.weight", 0)) // PATCH**2
     for name, value in found.items():
@@ -67,7 +68,7 @@ def dit_config(path: Path, tensors: Tensors, settings: Mapping[str, Any], member
         found
         | {
             "num_heads": _heads(path, settings, "num_heads", found["dim"], WAN_HEAD_DIM),
-            "text_dim": size(("text_embedding.0.weight", 1)),
+            "text_dim": _inputs(tensors, "text_embedding", size(("text_embedding.0.weight", 1)), found["dim"]),
             "text_len": text_len,
             "eps": _setting(path, settings, "eps", 1e-6),
         }
@@ -81,8 +82,10 @@ def dit_settings(config: WanConfig) -> dict[str, Any]:
 
 
 def vae_config(path: Path, tensors: Tensors) -> VAEConfig:
-    """Read the sizes of a Wan 2.1 VAE from its encoder, stage by stage."""
+    """Read the sizes of a Wan VAE from its encoder, stage by stage."""
     size = _sizes(path, tensors, kind_of("vae"))
+    if any(name.startswith("decoder.upsamples.0.upsamples.") for name in tensors):
+        return _vae22_config(tensors, size)
     dim = size(("encoder.conv1.bias", 0), ("encoder.conv1.weight", 0), ("decoder.head.0.gamma", 0))
     mults, temporal, blocks = [], [], 0
     for i in range(_count(tensors, r"encoder\.downsamples\.(\d+)\.")):
@@ -101,6 +104,27 @@ def vae_config(path: Path, tensors: Tensors) -> VAEConfig:
         dim_mult=tuple(mults),
         num_res_blocks=blocks,
         temporal_downsample=tuple(temporal),
+    )
+
+
+def _vae22_config(tensors: Tensors, size: Callable[..., int]) -> VAEConfig:
+    """Read the sizes of a Wan 2.2 VAE, whose stages are lists of their own, from its decoder: some have no encoder."""
+    stages = range(_count(tensors, r"decoder\.upsamples\.(\d+)\."))
+    last, temporal = stages[-1], []
+    for stage in stages[:-1]:
+        part = f"decoder.upsamples.{stage}.upsamples."
+        temporal.append(any(name.startswith(part) and ".time_conv." in name for name in tensors))
+    blocks = _count(tensors, rf"decoder\.upsamples\.{last}\.upsamples\.(\d+)\.")
+    decoder = size(("decoder.head.0.gamma", 0), (f"decoder.upsamples.{last}.upsamples.0.residual.2.bias", 0))
+    widths = [size((f"decoder.upsamples.{n}.upsamples.0.residual.2.bias", 0)) // decoder for n in reversed(stages)]
+    return VAEConfig(
+        dim=size(("encoder.conv1.bias", 0)) if "encoder.conv1.bias" in tensors else decoder,
+        decoder_dim=decoder,
+        z_dim=size(("conv2.bias", 0), ("conv2.weight", 0)),
+        dim_mult=tuple(widths),
+        num_res_blocks=blocks - 1,
+        temporal_downsample=tuple(reversed(temporal)),
+        patch=round((size(("decoder.head.2.bias", 0)) // 3) ** 0.5),
     )
 
 
@@ -136,6 +160,14 @@ def clip_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> Cl
         patch_size=patch,
         image_size=side * patch,
     )
+
+
+def _inputs(tensors: Tensors, name: str, words: int, dim: int) -> int:
+    """Return the inputs of an embedding's first matrix [dim, words], which may be packed as its second, a square, is."""
+    second = f"{name}.2.weight"
+    if f"{name}.0.scales" not in tensors or second not in tensors or len(tensors[second].shape) != 2:
+        return words
+    return words * dim // max(1, tensors[second].shape[1])
 
 
 def _sizes(path: Path, tensors: Tensors, kind: str) -> Callable[..., int]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...interface.errors import WeightsError
-from ...members import member_named, titles
+from ...members import member_named, members, titles
 from ..formats.quantised import model_tensors
 from ..formats.sources import ShardedFile, TensorFile, open_tensors
 from ..names.key_maps import Found, identify
+from .experts import Experts, check_pair, double_of, told_apart
 
 COMPONENTS = ("dit", "vae", "t5_encoder", "clip")
 CALLED = {"dit": "diffusion transformer", "vae": "VAE", "t5_encoder": "text encoder", "clip": "CLIP visual tower"}
 CONFIG = "config.json"
+MEMBER = "member"  # in a snapshot's config.json: the model where its tensors do not tell it
+DIT, LOW_NOISE = "dit", "low_noise"
 TOKENIZER = "tokenizer.json"
 TOKENIZERS = (TOKENIZER, "spiece.model")
 TENSOR_SUFFIXES = (".safetensors", ".pt", ".pth", ".gguf")
@@ -33,11 +36,16 @@ class Snapshot:
     The turnkey layout is a flat folder of config.json, a safetensors file for each component of the member of the
     family that it is, and tokenizer.json. Files that were named one by one may be fewer; the tokenizer is None where
     there is no text encoder.
+
+    `low_noise` is the second transformer of a model of two experts, whose first is the "dit"; `member` the name of the
+    model where its tensors do not tell it.
     """
 
     files: Mapping[str, Path]
     tokenizer: Path | None
     settings: Mapping[str, Any]
+    low_noise: Path | None = None
+    member: str | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Snapshot:
@@ -49,20 +57,29 @@ class Snapshot:
         if is_turnkey or files["t5_encoder"].is_file():
             _check_turnkey(folder, files)
             there = {name: path for name, path in files.items() if path.is_file()}
-            return cls(there, folder / TOKENIZER, _settings(folder / CONFIG))
+            settings = _settings(folder / CONFIG)
+            return _with_experts(cls(there, folder / TOKENIZER, settings), folder, settings.get(MEMBER))
         return cls.assemble(folder, {})
 
     @classmethod
     def assemble(
-        cls, folder: Path | None, parts: Mapping[str, Path], needed: tuple[str, ...] | None = None
+        cls,
+        folder: Path | None,
+        parts: Mapping[str, Path],
+        needed: tuple[str, ...] | None = None,
+        kind: str | None = None,
     ) -> Snapshot:
-        """Take the components, and "tokenizer", from `parts` (files or folders), and the rest from `folder`.
+        """Take the components, "low_noise" and "tokenizer", from `parts` (files or folders), the rest from `folder`.
 
+        `kind` is the name of the member where the user says it.
         Raises WeightsError for what is ambiguous or of another model, and for a `needed` component that is missing
         (None: those that the member of the family needs).
         """
         found = scan(folder) if folder is not None else {}
-        files = {name: _one(name, part, scan(part)) if part.is_dir() else part for name, part in parts.items()}
+        experts = _experts(parts, folder, found, kind)
+        given = {name: part for name, part in parts.items() if name not in (DIT, LOW_NOISE)}
+        files = {name: _one(name, part, scan(part)) if part.is_dir() else part for name, part in given.items()}
+        files |= {} if experts is None else {DIT: experts.dit}
         tokenizer = files.pop("tokenizer", None)
         for component in COMPONENTS:
             if component not in files and (component in found or component in (needed or _needed(files.get("dit")))):
@@ -70,7 +87,15 @@ class Snapshot:
         if tokenizer is None and "t5_encoder" in files:
             tokenizer = _tokenizer(found, files["t5_encoder"])
         settings = _settings(folder / CONFIG) if folder is not None and (folder / CONFIG).is_file() else {}
-        return cls(files, tokenizer, settings)
+        second, member = (None, None) if experts is None else (experts.low_noise, experts.member)
+        return cls(files, tokenizer, settings, second, member)
+
+    @property
+    def second_expert(self) -> Snapshot:
+        """What the second of two experts is loaded from."""
+        if self.low_noise is None:
+            raise WeightsError("The model has no second expert.")
+        return Snapshot({DIT: self.low_noise}, None, self.settings, None, self.member)
 
     def path(self, component: str) -> Path:
         """Return the file of "dit", "vae", "t5_encoder" or "clip". Raises WeightsError where there is none."""
@@ -82,6 +107,37 @@ class Snapshot:
         if self.tokenizer is None:
             raise WeightsError("No text encoder was given: name its file, or choose a folder that holds it.")
         return self.tokenizer
+
+
+def _experts(
+    parts: Mapping[str, Path], folder: Path | None, found: Mapping[str, list[Path]], kind: str | None
+) -> Experts | None:
+    """Return the transformers that were named, or those of the folder; None where there is none, or too many."""
+    if LOW_NOISE in parts:
+        if DIT not in parts:
+            raise WeightsError(f"{parts[LOW_NOISE]} is the low-noise expert: name the high-noise one too, with --dit.")
+        pair = [_one(DIT, part, scan(part)) if part.is_dir() else part for part in (parts[DIT], parts[LOW_NOISE])]
+        check_pair(*pair)
+        named = {identify_file(path)[1].member for path in pair}
+        return Experts(*pair, member=double_of(named, pair))
+    root = folder
+    if DIT in parts:
+        root = parts[DIT] if parts[DIT].is_dir() else None
+        paths = scan(parts[DIT]).get(DIT, []) if parts[DIT].is_dir() else [parts[DIT]]
+    else:
+        paths = found.get(DIT, [])
+    known = {path: identify_file(path)[1].member for path in paths}
+    if not known or None in known.values():
+        return Experts(parts[DIT]) if DIT in parts and root is None else None
+    return told_apart(known, root, is_whole=root is not None, kind=kind)
+
+
+def _with_experts(snapshot: Snapshot, folder: Path, member: str | None) -> Snapshot:
+    """Return a turnkey snapshot with its second expert, if it has one, and the member that its settings name."""
+    second = folder / f"{DIT}_{LOW_NOISE}.safetensors"
+    if member is not None and all(row.name != member for row in members()):
+        raise WeightsError(f"{folder / CONFIG} says that the model is {member!r}, which this program does not know.")
+    return replace(snapshot, low_noise=second if second.is_file() else None, member=member)
 
 
 def identify_file(path: Path) -> tuple[TensorFile, Found]:

@@ -257,6 +257,10 @@ def _rearranged(layout: Layout, name: str, stored: tuple[int, ...], *, channels_
         return {"axes": (0, *range(2, ndim), 1) if wanted_last else (0, ndim - 1, *range(1, ndim - 1))}
     if name in layout.transposed:
         return {"axes": tuple(reversed(range(ndim)))}
+    if name.endswith(".gamma") and ndim == 1:  # some leave out the axes over which it is the same
+        return {"reshape": (*stored, *[1] * (2 if name.endswith(".norm.gamma") else 3))}
+    if name == "patch_embedding.weight" and ndim == 2 and not stored[1] % PATCH**2:  # as one matrix
+        return {"reshape": (stored[0], stored[1] // PATCH**2, 1, PATCH, PATCH)}
     leading = dict(layout.leading).get(name)
     return {"reshape": (1,) * leading + stored} if leading else {}
 
@@ -309,7 +313,7 @@ def _row(found: Found, made: Mapping[str, Recipe], tensors: Tensors) -> Member |
         in_dim=None if stem is None else (*stem.shape(tensors), 0, 0)[1],
         out_dim=None if head is None else (*head.shape(tensors), 1)[0] // PATCH**2,
     )
-    candidates: list[Member | Unsupported] = [*members()] if is_dit else []
+    candidates: list[Member | Unsupported] = [row for row in members() if not row.twin] if is_dit else []
     candidates += [row for row in UNSUPPORTED if found.component in (None, row.component)]
     fitting = [row for row in candidates if row.signature.fits(facts)]
     return max(fitting, key=lambda row: len(row.signature.marks), default=None)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KINDS = {
-    "vae": "a Wan 2.1 VAE",
+    "vae": "a Wan VAE",
     "t5_encoder": "a UMT5 text encoder",
     "clip": "a CLIP visual tower",
 }
@@ -45,6 +45,12 @@ OFFICIAL = {
         "{encoder.downsamples,decoder.upsamples}.N.residual.{0,3}.gamma?",
         "{encoder.downsamples,decoder.upsamples}.N.residual.{2,6}.{weight,bias}?",
         "{encoder.downsamples,decoder.upsamples}.N.{shortcut,resample.1,time_conv}.{weight,bias}?",
+        "encoder.downsamples.{0,1,2,3}.downsamples.N.residual.{0,3}.gamma?",
+        "encoder.downsamples.{0,1,2,3}.downsamples.N.residual.{2,6}.{weight,bias}?",
+        "encoder.downsamples.{0,1,2,3}.downsamples.N.{shortcut,resample.1,time_conv}.{weight,bias}?",
+        "decoder.upsamples.{0,1,2,3}.upsamples.N.residual.{0,3}.gamma?",
+        "decoder.upsamples.{0,1,2,3}.upsamples.N.residual.{2,6}.{weight,bias}?",
+        "decoder.upsamples.{0,1,2,3}.upsamples.N.{shortcut,resample.1,time_conv}.{weight,bias}?",
         "{encoder,decoder}.middle.{0,2}.residual.{0,3}.gamma",
         "{encoder,decoder}.middle.{0,2}.residual.{2,6}.{weight,bias}",
         "{encoder,decoder}.middle.1.norm.gamma",
@@ -131,7 +137,7 @@ CLIP_XOCIALIZE = (("transformer.N.mlp.{0,2}.*", "transformer.N.mlp.layers.{0,2}.
 DIT_WAN2GP = (("patch_embedding_{pose,mask}.*", "{pose,mask}_patch_embedding.*"),)
 
 # Source: huggingface/diffusers, convert_vae() of the same script and AutoencoderKLWan.
-VAE_DIFFUSERS = (
+_VAE_DIFFUSERS_BOTH = (
     ("{encoder,decoder}.conv1.*", "{encoder,decoder}.conv_in.*"),
     ("conv{1,2}.*", "{quant_conv,post_quant_conv}.*"),
     ("{encoder,decoder}.middle.0.residual.{0,3}.gamma", "{encoder,decoder}.mid_block.resnets.0.norm{1,2}.gamma"),
@@ -142,10 +148,14 @@ VAE_DIFFUSERS = (
     ("{encoder,decoder}.middle.2.residual.{2,6}.*", "{encoder,decoder}.mid_block.resnets.1.conv{1,2}.*"),
     ("{encoder,decoder}.head.0.gamma", "{encoder,decoder}.norm_out.gamma"),
     ("{encoder,decoder}.head.2.*", "{encoder,decoder}.conv_out.*"),
+)
+VAE_DIFFUSERS = (
+    *_VAE_DIFFUSERS_BOTH,
     ("encoder.downsamples.N.residual.{0,3}.gamma", "encoder.down_blocks.N.norm{1,2}.gamma"),
     ("encoder.downsamples.N.residual.{2,6}.*", "encoder.down_blocks.N.conv{1,2}.*"),
     ("encoder.downsamples.N.shortcut.*", "encoder.down_blocks.N.conv_shortcut.*"),
-    ("encoder.downsamples.N.{resample.1,time_conv}.*", "encoder.down_blocks.N.{resample.1,time_conv}.*"),
+    ("encoder.downsamples.N.resample.1.*", "encoder.down_blocks.N.resample.1.*"),
+    ("encoder.downsamples.N.time_conv.*", "encoder.down_blocks.N.time_conv.*"),
     ("decoder.upsamples.{0,1,2}.residual.{0,3}.gamma", "decoder.up_blocks.0.resnets.{0,1,2}.norm{1,2}.gamma"),
     ("decoder.upsamples.{0,1,2}.residual.{2,6}.*", "decoder.up_blocks.0.resnets.{0,1,2}.conv{1,2}.*"),
     ("decoder.upsamples.{4,5,6}.residual.{0,3}.gamma", "decoder.up_blocks.1.resnets.{0,1,2}.norm{1,2}.gamma"),
@@ -157,6 +167,77 @@ VAE_DIFFUSERS = (
     ("decoder.upsamples.4.shortcut.*", "decoder.up_blocks.1.resnets.0.conv_shortcut.*"),
     ("decoder.upsamples.{3,7,11}.resample.1.*", "decoder.up_blocks.{0,1,2}.upsamplers.0.resample.1.*"),
     ("decoder.upsamples.{3,7}.time_conv.*", "decoder.up_blocks.{0,1}.upsamplers.0.time_conv.*"),
+)
+
+# Source: the same module with `is_residual`, as Wan2.2-TI2V-5B-Diffusers has it.
+VAE22_DIFFUSERS = (
+    *_VAE_DIFFUSERS_BOTH,
+    *(
+        row
+        for b in range(4)
+        for official, foreign, last, change in (
+            (f"encoder.downsamples.{b}.downsamples.N", f"encoder.down_blocks.{b}", "2", "downsampler"),
+            (f"decoder.upsamples.{b}.upsamples.N", f"decoder.up_blocks.{b}", "3", "upsampler"),
+        )
+        for row in (
+            (f"{official}.residual.{{0,3}}.gamma", f"{foreign}.resnets.N.norm{{1,2}}.gamma"),
+            (f"{official}.residual.{{2,6}}.*", f"{foreign}.resnets.N.conv{{1,2}}.*"),
+            (f"{official}.shortcut.*", f"{foreign}.resnets.N.conv_shortcut.*"),
+            (f"{official.replace('N', last)}.resample.1.*", f"{foreign}.{change}.resample.1.*"),
+            (f"{official.replace('N', last)}.time_conv.*", f"{foreign}.{change}.time_conv.*"),
+        )
+    ),
+)
+
+
+def _as_mlx_gen(row: tuple[str, str]) -> tuple[str, str]:
+    """Return a row of diffusers' VAE as mlx-gen's packages have it: convolutions in time lie one level deeper."""
+    official, foreign = row
+    if foreign.endswith(".gamma"):
+        return official, f"{foreign.removesuffix('gamma')}weight"
+    if ".resample.1." in foreign:
+        return official, foreign.replace(".resample.1.", ".resample_conv.")
+    if foreign.endswith(".{to_qkv,proj}.*"):
+        return row
+    return official, foreign.replace(".*", ".conv3d.*")
+
+
+# lpalbou/mlx-gen's prepared packages. Source: its `mflux/models/wan`, as version 0.38.0 writes them.
+DIT_MLX_GEN = (
+    *(row for row in DIT_DIFFUSERS if "ffn" not in row[0]),
+    ("blocks.N.ffn.{0,2}.*", "blocks.N.ffn.net.{0,1}.*"),
+)
+VAE_MLX_GEN, VAE22_MLX_GEN = (tuple(map(_as_mlx_gen, rows)) for rows in (VAE_DIFFUSERS, VAE22_DIFFUSERS))
+
+# Blaizzy/mlx-video's converted folders. Source: its `mlx_video/models/wan_2/convert.py`.
+DIT_MLX_VIDEO = (
+    ("patch_embedding.*", "patch_embedding_proj.*"),
+    ("{text,time}_embedding.{0,2}.*", "{text,time}_embedding_{0,1}.*"),
+    ("time_projection.1.*", "time_projection.*"),
+    ("blocks.N.ffn.{0,2}.*", "blocks.N.ffn.fc{1,2}.*"),
+)
+VAE22_MLX_VIDEO = (
+    *(
+        (f"{half}.residual.{numbers}", f"{half}.residual.layer_{numbers}")
+        for b in range(4)
+        for half in (f"encoder.downsamples.{b}.downsamples.N", f"decoder.upsamples.{b}.upsamples.N")
+        for numbers in ("{0,3}.gamma", "{2,6}.*")
+    ),
+    *(
+        (f"{half}.resample.1.{{weight,bias}}", f"{half}.resample_{{weight,bias}}")
+        for b in range(4)
+        for half in (f"encoder.downsamples.{b}.downsamples.N", f"decoder.upsamples.{b}.upsamples.N")
+    ),
+    *(
+        (f"{{encoder,decoder}}.middle.{{0,2}}.residual.{n}", f"{{encoder,decoder}}.middle.{{0,2}}.residual.layer_{n}")
+        for n in ("{0,3}.gamma", "{2,6}.*")
+    ),
+    (
+        "{encoder,decoder}.middle.1.{to_qkv,proj}.{weight,bias}",
+        "{encoder,decoder}.middle.1.{to_qkv,proj}_{weight,bias}",
+    ),
+    ("{encoder,decoder}.head.0.gamma", "{encoder,decoder}.head.layer_0.gamma"),
+    ("{encoder,decoder}.head.2.*", "{encoder,decoder}.head.layer_2.*"),
 )
 
 # Sources: huggingface/transformers, models/umt5/modeling_umt5.py; ComfyUI, comfy/text_encoders/t5.py (same names).
@@ -246,6 +327,7 @@ OPENCLIP_REST = (
     + ("logit_scale", "attn_mask")
 )  # fmt: skip
 FREQS = ("*freqs",)
+ROPE = ("rope.freqs_*",)
 ONES = (("cls_embedding", 2), ("pos_embedding", 1))
 
 # The first of equals counts. Kijai's files of VAE, UMT5 and CLIP and the snapshot's DiT have the official names.
@@ -256,9 +338,15 @@ LAYOUTS = (
     Layout("dit", "diffusers", "in the layout of diffusers", DIT_DIFFUSERS, ("", "transformer."), FREQS),
     Layout("dit", "xocialize", "in the layout of xocialize", DIT_XOCIALIZE, ("",), FREQS, channels_last=True),
     Layout("dit", "wan2gp", "in the layout of Wan2GP", DIT_WAN2GP, ("", *COMFY), FREQS),
+    Layout("dit", "mlx-video", "in the layout of mlx-video", DIT_MLX_VIDEO, harmless=FREQS),
+    Layout("dit", "mlx-gen", "in the layout of mlx-gen", DIT_MLX_GEN, ("",), ROPE, channels_last=True),
     Layout("vae", "official", "with the official names", prefixes=VAE_PREFIXES),
     Layout("vae", "turnkey", "in the layout of MLX snapshots", prefixes=VAE_PREFIXES, channels_last=True),
     Layout("vae", "diffusers", "in the layout of diffusers", VAE_DIFFUSERS),
+    Layout("vae", "diffusers22", "in the layout of diffusers", VAE22_DIFFUSERS),
+    Layout("vae", "mlx-gen", "in the layout of mlx-gen", VAE_MLX_GEN, channels_last=True),
+    Layout("vae", "mlx-gen22", "in the layout of mlx-gen", VAE22_MLX_GEN, channels_last=True),
+    Layout("vae", "mlx-video22", "in the layout of mlx-video", VAE22_MLX_VIDEO, channels_last=True),
     Layout("t5_encoder", "official", "with the official names", prefixes=("", "model.")),
     Layout("t5_encoder", "turnkey", "in the layout of MLX snapshots", T5_TURNKEY),
     Layout("t5_encoder", "hf_t5", "in the layout of transformers", T5_HF, T5_PREFIXES, T5_REST),
