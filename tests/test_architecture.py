@@ -41,7 +41,11 @@ TABLE = ALLOWED | AROUND
 # Where nothing that runs at import leads to MLX, by whatever way: ComfyUI loads the nodes on machines without it.
 NO_MLX_AT_IMPORT = ("interface", "members", "media", "cli", "nodes")
 # What members encode with: imported when a run is made, not with the row.
-ENCODERS = ("mlx_backend/members/scail2/streams.py", "mlx_backend/members/scail2/comfy_streams.py")
+ENCODERS = (
+    "mlx_backend/members/scail2/streams.py",
+    "mlx_backend/members/scail2/comfy_streams.py",
+    "mlx_backend/members/wan/pictures.py",
+)
 FOREIGN = {"torch", "comfy", "comfy_api", "folder_paths"}
 MAX_LINES = 400
 MAX_BODY = 45  # lines, a screen

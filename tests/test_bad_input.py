@@ -119,7 +119,7 @@ def with_driving_mask(mask: np.ndarray, mode: str = "animation") -> Scene:
 )
 def test_a_size_that_is_no_multiple_of_32_is_refused(name, value, words):
     with pytest.raises(RequestError) as caught:
-        replace(golden_scene(0), **{name: value})
+        prepare_scene(replace(golden_scene(0), **{name: value}), Recorder())
     assert all(word in str(caught.value) for word in words)
 
 

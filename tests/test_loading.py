@@ -215,13 +215,17 @@ def wan_t2v() -> dict[str, mx.array]:
 @pytest.mark.parametrize(
     ("component", "content", "words"),
     [
-        ("dit", wan_t2v, ("a Wan diffusion transformer (text-to-video or Wan 2.2)", "a SCAIL-2 diffusion transformer")),
+        (
+            "dit",
+            wan_t2v,
+            ("a Wan diffusion transformer (text-to-video or Wan 2.2)", "a SCAIL-2 or Wan diffusion transformer"),
+        ),
         ("dit", lambda: wan_t2v() | {"img_emb.proj.1.bias": mx.zeros(3)}, ("a Wan image-to-video",)),
         ("dit", lambda: wan_t2v() | {"patch_embedding_pose.bias": mx.zeros(3)}, ("SCAIL-1",)),
         ("dit", lambda: {f"model.diffusion_model.{name}": a for name, a in wan_t2v().items()}, ("ComfyUI",)),
         ("dit", lambda: {"condition_embedder.time_proj.bias": mx.zeros(3)}, ("diffusers",)),
         ("dit", lambda: {"layers.0.bias": mx.zeros(3)}, ("does not know", "1 tensors", "'layers.0.bias'")),
-        ("vae", lambda: mx.load(str(SOURCE / "clip.safetensors")), ("a CLIP visual tower", "a Wan 2.1 VAE is needed")),
+        ("vae", lambda: mx.load(str(SOURCE / "clip.safetensors")), ("a CLIP visual tower", "a Wan VAE is needed")),
         ("vae", lambda: {"decoder.upsamples.0.upsamples.0.residual.2.weight": mx.zeros(3)}, ("a Wan 2.2 VAE",)),
         ("t5_encoder", lambda: {"encoder.block.0.layer.0.bias": mx.zeros(3)}, ("T5", "transformers")),
         ("clip", lambda: {"vision_model.post_layernorm.bias": mx.zeros(3)}, ("CLIP", "transformers")),

@@ -10,10 +10,10 @@ import numpy as np
 
 from ..interface.errors import RequestError
 from ..interface.pictures import Pictures
-from ..interface.presets import PRESETS, find_preset
-from ..interface.requests import LoraRequest
+from ..interface.presets import PRESETS, Preset, find_preset
+from ..interface.requests import LoraRequest, SamplingSettings, Scene
 from ..interface.settings import sampling_of, scene_of
-from ..interface.variants import PROCESSES, RESIDENCIES
+from ..interface.variants import PROCESSES, RESIDENCIES, Defaults
 from ..media.footage import Footage, open_footage
 from ..media.read import read_video
 from ..media.write import check_output, write_video
@@ -110,25 +110,11 @@ def run(chosen: argparse.Namespace) -> None:
     listener = TerminalListener()
     if preset is not None and preset.needs and not loras:
         listener.warn(f"No --lora was given. {preset.needs}")
-    driving, driving_mask = (_video(path, chosen.resample, listener) for path in (chosen.driving, chosen.driving_mask))
-    pictures = {
-        "references": _pictures(chosen.reference),
-        "driving": driving,
-        "reference_masks": _pictures(chosen.reference_mask),
-        "driving_mask": driving_mask,
-    } | pictures_of(chosen)
-    noise = noise_of(chosen)
-    defaults = defaults_of(snapshot)
-    given = given_by(chosen) | {"driving_fps": driving.fps if isinstance(driving, Footage) else None}
-    scene = scene_of(given, pictures, defaults)
-    own = {} if preset is None else preset.values(scene.width, scene.height)
-    settings = sampling_of(own | {name: value for name, value in given.items() if value is not None}, defaults)
+    defaults, noise = defaults_of(snapshot), noise_of(chosen)
+    scene, settings = _asked(chosen, defaults, preset, listener)
     fps = scene.fps if chosen.fps is None else chosen.fps
-    check_output(
-        chosen.output,
-        scene.max_frames or defaults.frames if scene.driving is None else len(scene.driving[scene.cut]),
-        fps,
-    )
+    shown = scene.max_frames or defaults.frames if scene.driving is None else len(scene.driving[scene.cut])
+    check_output(chosen.output, shown, fps)
     require_mlx()
     from ..pipelines.decode import Tiling
     from ..pipelines.generate import generate
@@ -152,6 +138,23 @@ def run(chosen: argparse.Namespace) -> None:
     write_video(chosen.output, frames, fps)
     if report is not None:
         listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
+
+
+def _asked(
+    chosen: argparse.Namespace, defaults: Defaults, preset: Preset | None, listener: TerminalListener
+) -> tuple[Scene, SamplingSettings]:
+    """Return the pictures of a run and how it is sampled. Raises RequestError."""
+    driving, driving_mask = (_video(path, chosen.resample, listener) for path in (chosen.driving, chosen.driving_mask))
+    pictures = {
+        "references": _pictures(chosen.reference),
+        "driving": driving,
+        "reference_masks": _pictures(chosen.reference_mask),
+        "driving_mask": driving_mask,
+    } | pictures_of(chosen)
+    given = given_by(chosen) | {"driving_fps": driving.fps if isinstance(driving, Footage) else None}
+    scene = scene_of(given, pictures, defaults)
+    own = {} if preset is None else preset.values(scene.width, scene.height)
+    return scene, sampling_of(own | {name: value for name, value in given.items() if value is not None}, defaults)
 
 
 def _video(path: Path | None, fps: float | None, listener: TerminalListener) -> Pictures | None:

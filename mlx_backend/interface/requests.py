@@ -142,8 +142,8 @@ def check_mode(mode: str) -> None:
 class Scene:
     """The pictures of a run, each [F, H, W, 3] in 0..1, at any size; None where a member of the family has none.
 
-    `image` and `last_image` [1, H, W, 3] are what a clip begins and ends with; `exact_size` keeps width and height where
-    the published rule would fit them to the picture's shape.
+    `image` and `last_image` [1, H, W, 3] are what a clip begins and ends with; `exact_size` keeps width and height
+    where the published rule would fit them to the picture's shape.
 
     `references`: the primary one first, the others are extra views. Masks are coloured pictures [F, H, W, 3], or one
     person's mask [F, H, W]; `reference_masks` go with the references in order, the driving mask frame by frame.

@@ -16,7 +16,7 @@ from ..models.wan import WanModel
 from ..sampling.economy import Passes, segment_velocity
 from ..sampling.guidance import Velocity
 from ..sampling.loop import denoise
-from ..sampling.solvers import make_solver
+from ..sampling.solvers import Solver, make_solver
 from .experts import Experts, Shift, shifts
 from .reports import StepReport
 from .store import Models
@@ -46,6 +46,10 @@ class Denoising:
     listener: Listener
     passes: Passes = field(default_factory=Passes)
 
+    def begin(self) -> None:
+        """Put the transformer of the first steps in place."""
+        self.experts.get(self._due(self._solver())[0].expert)
+
     def run(self, number: int, conditions: MakeConditions, start: mx.array, known: Known | None) -> mx.array:
         """Return segment `number`, denoised from `start` [C, T, h, w]; known frames stay clean.
 
@@ -62,10 +66,9 @@ class Denoising:
         )
 
         def attempt() -> mx.array:
-            solver = make_solver(settings.solver, settings.steps, settings.shift, settings.grid)
+            solver = self._solver()
             steps.begin()
-            due = shifts(self.models, settings, solver.schedule.timesteps)
-            velocity = _Changing(due, lambda shift: self._velocity(shift, conditions, steps))
+            velocity = _Changing(self._due(solver), lambda shift: self._velocity(shift, conditions, steps))
             return denoise(velocity, solver, start, known, steps)
 
         try:
@@ -78,6 +81,13 @@ class Denoising:
                 f"{where}float16 cannot hold the model's values, so the run goes on in bf16, a little slower."
             )
             return attempt()
+
+    def _solver(self) -> Solver:
+        settings = self.settings
+        return make_solver(settings.solver, settings.steps, settings.shift, settings.grid)
+
+    def _due(self, solver: Solver) -> tuple[Shift, ...]:
+        return shifts(self.models, self.settings, solver.schedule.timesteps)
 
     def _velocity(self, shift: Shift, conditions: MakeConditions, steps: StepReport) -> Velocity:
         """Put a transformer in place and return the velocity of its steps."""

@@ -40,10 +40,11 @@ def sample(run: Run, session: Session) -> tuple[np.ndarray, ...]:
         due = settings.passes * (segments - len(made))
         enter("sampling", *run.parts)
         with Experts(run.models, run.how, listener) as experts:
-            opened = material.opened(run, session)
             denoising = Denoising(
                 models=run.models, experts=experts, settings=settings, segments=segments, listener=listener
             )
+            denoising.begin()
+            opened = material.opened(run, session)
             for number, start in enumerate(material.noise(settings)):
                 if number < len(made):
                     continue

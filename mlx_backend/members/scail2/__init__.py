@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...interface.events import Listener
-from ...interface.geometry import LatentSize
+from ...interface.geometry import SIZE_STEP, LatentSize
 from ...interface.requests import SamplingSettings, Scene
 from ...interface.sizes import SCAIL2_DIT, Scail2Config, WanConfig
 from ...interface.tokens import Surroundings
@@ -26,6 +26,11 @@ class Scail2(Member):
     """A Wan 2.1 image-to-video transformer with two stems more."""
 
     config_type: ClassVar[type[WanConfig]] = Scail2Config
+
+    @property
+    def size_step(self) -> int:
+        """See Member: the driving video is seen at half the size."""
+        return SIZE_STEP
 
     def config(self, sizes: Mapping[str, Any]) -> Scail2Config:
         """Return its configuration: the stem of the driving video takes the same latents as the video's."""

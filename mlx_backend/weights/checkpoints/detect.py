@@ -163,7 +163,7 @@ def clip_config(path: Path, tensors: Tensors, settings: Mapping[str, Any]) -> Cl
 
 
 def _inputs(tensors: Tensors, name: str, words: int, dim: int) -> int:
-    """Return the inputs of an embedding's first matrix [dim, words], which may be packed as its second, a square, is."""
+    """Return the inputs of an embedding's first matrix [dim, words]; where packed, as its second, a square, is."""
     second = f"{name}.2.weight"
     if f"{name}.0.scales" not in tensors or second not in tensors or len(tensors[second].shape) != 2:
         return words

@@ -29,6 +29,7 @@ from .key_tables import Layout
 LEAVES = (".weight", ".bias", ".scales", ".biases")
 WHOLE_DTYPES = ("F64", "F32", "F16", "BF16")  # one element is one number, so shapes are those of the matrices
 LAYERS = range(64)
+VAE_LAYERS = range(16)
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -137,7 +138,7 @@ def identify(tensors: Tensors) -> Found:
         return Found(None, None, f"a file that this program does not know ({len(tensors)} tensors{first})")
     if isinstance(row, Unsupported):
         return Found(None, None, _refused(row, found, made, tensors))
-    called = tables.KINDS.get(found.component) or f"a {row.title if row else 'Wan'} diffusion transformer"
+    called = _called(found, row, made)
     layout = _layout(found).called
     whole = replace(found, description=f"{called} {layout}", member=row.name if row else None)
     text = _rank(made, tensors, called) if row else _other_encoder(found.component, made, tensors)
@@ -148,6 +149,14 @@ def identify(tensors: Tensors) -> Found:
         return whole
     is_damaged = len(missing) < len(made) and (row is not None or found.component != "dit")
     return Found(None, None, _incomplete(f"{called} {layout}", made, missing), whole=whole if is_damaged else None)
+
+
+def _called(found: Found, row: Member | None, made: Mapping[str, Recipe]) -> str:
+    """Return what sentences call a file of a known component."""
+    if found.component == "vae":
+        is_newer = any(".downsamples.0.downsamples." in name or ".upsamples.0.upsamples." in name for name in made)
+        return f"a Wan 2.{2 if is_newer else 1} VAE"
+    return tables.KINDS.get(found.component or "") or f"a {row.title if row else 'Wan'} diffusion transformer"
 
 
 def recipes(found: Found, tensors: Tensors, ignore: frozenset[str] = frozenset()) -> dict[str, Recipe]:
@@ -200,14 +209,15 @@ def _harmless(layout: Layout, name: str) -> bool:
 @cache
 def origins(layout: Layout) -> dict[str, tuple[Recipe, ...]]:
     """Return where a layout has each official name, the first choice first, for as many layers as any model has."""
+    layers, leaves = (VAE_LAYERS, LEAVES[:2]) if layout.component == "vae" else (LAYERS, LEAVES)  # no VAE is packed
     patterns = {pattern for member in (None, *members()) for pattern in _patterns(layout.component, member)}
-    official = {name for pattern in patterns for name in _expand(pattern, LAYERS)}
+    official = {name for pattern in patterns for name in _expand(pattern, layers)}
     for name in tuple(official):
-        if name.endswith(".weight"):
+        if name.endswith(".weight") and len(leaves) > 2:
             official |= {name.removesuffix("weight") + leaf for leaf in ("scales", "biases")}
     choices: dict[str, list[Recipe]] = {}
     for row in layout.table:
-        for leaf, layer in product(LEAVES if row[0].endswith(".*") else ("",), LAYERS if _numbered(row[0]) else (0,)):
+        for leaf, layer in product(leaves if row[0].endswith(".*") else ("",), layers if _numbered(row[0]) else (0,)):
             names, sources = (_expand(pattern.removesuffix(".*") + leaf, (layer,)) for pattern in row)
             for name, recipe in _pairs(names, sources):
                 if name in official:
