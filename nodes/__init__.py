@@ -14,6 +14,8 @@ from .presets import Scail2Settings
 from .report import Scail2Report
 from .sampling import Scail2Sampler
 from .timing import Scail2ResampleFps
+from .wan_loading import WanMLXLoader, WanMLXLora
+from .wan_sampling import WanMLXPrompt, WanMLXSampler
 
 NODES = (
     LoadScail2MLX,
@@ -32,4 +34,8 @@ NODES = (
     Scail2Report,
     Scail2Animate,
     Scail2CoreSampler,
+    WanMLXLoader,
+    WanMLXLora,
+    WanMLXPrompt,
+    WanMLXSampler,
 )

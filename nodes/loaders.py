@@ -325,7 +325,12 @@ class Scail2LoraLoader(io.ComfyNode):
         path = host.model_path(("loras",), lora)
         if path is None:
             raise RequestError(f"There is no LoRA '{lora}' in the model folders: choose one from the list.")
-        return io.NodeOutput(replace(model, loras=(*model.loras, LoraRequest(path, strength, allow_unknown))))
+        lora = LoraRequest(path, strength, allow_unknown)
+        if model.store.low_noise is not None:
+            raise RequestError(
+                "This model has two experts, and a LoRA is for one of them: use Wan LoRA, which has a role."
+            )
+        return io.NodeOutput(replace(model, loras=(*model.loras, lora)))
 
 
 def snapshot_choices() -> list[str]:

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.geometry import check_size
 from ..mlx_backend.interface.segments import check_segments
-from ..mlx_backend.interface.settings import SETTINGS, Setting, complete
+from ..mlx_backend.interface.settings import ROWS, SETTINGS, Setting, complete
 from ..mlx_backend.members.scail2 import MEMBER
 
 DEFAULTS = MEMBER.defaults
@@ -20,7 +20,7 @@ SEGMENTS = ("segment_length", "segment_overlap")
 
 def widget(setting: str, /, **changes: Any) -> io.Input:
     """Return the input of a setting, with other words or limits where a node means something else by it."""
-    return as_input(replace(SETTINGS[setting], **changes))
+    return as_input(replace(ROWS[setting], **changes))
 
 
 def widgets(*names: str) -> list[io.Input]:

@@ -12,7 +12,7 @@ import torch
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.events import Listener
 from ..mlx_backend.interface.geometry import latent_frames
-from ..mlx_backend.interface.latent_space import TEMPORAL_STRIDE, WAN21
+from ..mlx_backend.interface.latent_space import SPACES, TEMPORAL_STRIDE
 from ..mlx_backend.interface.pictures import Pictures
 from ..mlx_backend.interface.segments import Segment, SegmentPlan
 from ..mlx_backend.media.decode import VideoFile
@@ -101,7 +101,8 @@ def from_latent(latent: dict[str, Any]) -> SegmentLatents:
     segments = tuple(Segment(*numbers) for numbers in tag["segments"])
     arrays = [*samples, *([] if tag["tail"] is None else [tag["tail"]])]
     found = [tuple(array.shape[:2]) for array in arrays]
-    wanted = [(WAN21.channels, latent_frames(segment.frames)) for segment in segments]
+    space = SPACES.get(samples.shape[1]) or next(iter(SPACES.values()))
+    wanted = [(space.channels, latent_frames(segment.frames)) for segment in segments]
     if found != wanted:
         raise RequestError(
             f"The latent has segments of (channels, frames) {found}, but its own plan says {wanted}: "
@@ -109,20 +110,21 @@ def from_latent(latent: dict[str, Any]) -> SegmentLatents:
         )
     plan = SegmentPlan(segments, tag["frames"], tag["overlap"])
     return SegmentLatents(
-        tuple(WAN21.normalised(a.detach().cpu().float().numpy()) for a in arrays),
+        tuple(space.normalised(a.detach().cpu().float().numpy()) for a in arrays),
         plan,
         matches_colours=tag.get("anchor") == "lab",
+        space=space,
     )
 
 
 def _plain_tag(samples: torch.Tensor) -> dict[str, Any]:
     """Return the tag of a clip that another sampler made, as one segment."""
     shape = tuple(samples.shape)
-    if len(shape) != 5 or shape[0] != 1 or shape[1] != WAN21.channels or not samples.numel():
+    if len(shape) != 5 or shape[0] != 1 or shape[1] not in SPACES or not samples.numel():
         raise RequestError(
             f"The latent has the shape {list(shape)}, but without the '{LATENT_KEY}' entry of Scail2Sampler, which "
-            f"says how segments join, it must be one clip, [1, {WAN21.channels}, frames, height, width]: connect the "
-            "sampler directly, choose one of a batch with Latent From Batch, or use VAE Decode."
+            f"says how segments join, it must be one clip, [1, {' or '.join(map(str, SPACES))}, frames, height, "
+            "width]: connect the sampler directly, choose one of a batch with Latent From Batch, or use VAE Decode."
         )
     frames = TEMPORAL_STRIDE * (shape[2] - 1) + 1
     return {"segments": [(0, frames, 0)], "frames": frames, "overlap": 1, "tail": None}

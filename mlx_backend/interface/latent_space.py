@@ -67,3 +67,5 @@ WAN22 = LatentSpace(
         *(0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744),
     ),
 )
+SPACES = {space.channels: space for space in (WAN21, WAN22)}
+"""By the number of their channels, which no two share."""

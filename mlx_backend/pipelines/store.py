@@ -193,12 +193,13 @@ def collect() -> None:
 class Handle:
     """A component that can be had from a store: what a node's socket carries, without any weights.
 
-    `loras` are put on a DiT when it is used; other components have none.
+    `loras` are put on a DiT when it is used, `low_loras` on the second of two experts; other components have none.
     """
 
     store: ModelStore
     component: str
     loras: tuple[LoraRequest, ...] = ()
+    low_loras: tuple[LoraRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +218,19 @@ class Models:
     ) -> Models:
         """Take all from one store, the DiT with these LoRAs, and its second expert, if there is one, with others."""
         others = (Handle(store, name) for name in ("t5_encoder", "clip", "vae"))
-        second = None if store.low_noise is None else Handle(store.low_noise, "dit", low_loras)
-        return cls(Handle(store, "dit", loras), *others, low_noise=second)
+        return cls.with_dit(Handle(store, "dit", loras, low_loras), *others)
+
+    @classmethod
+    def with_dit(
+        cls,
+        dit: Handle,
+        text_encoder: Handle | None = None,
+        clip: Handle | None = None,
+        vae: Handle | None = None,
+    ) -> Models:
+        """Take a DiT, with its second expert if it has one, and these other parts."""
+        second = None if dit.store.low_noise is None else Handle(dit.store.low_noise, "dit", dit.low_loras)
+        return cls(dit, text_encoder, clip, vae, second)
 
     @property
     def needed(self) -> Models:
