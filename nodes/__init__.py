@@ -14,6 +14,7 @@ from .presets import Scail2Settings
 from .report import Scail2Report
 from .sampling import Scail2Sampler
 from .timing import Scail2ResampleFps
+from .video_loading import Scail2LoadVideo
 
 NODES = (
     LoadScail2MLX,
@@ -32,4 +33,5 @@ NODES = (
     Scail2Report,
     Scail2Animate,
     Scail2CoreSampler,
+    Scail2LoadVideo,
 )

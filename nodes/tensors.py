@@ -19,6 +19,7 @@ from ..mlx_backend.media.decode import VideoFile
 from ..mlx_backend.media.footage import Footage, seen
 from ..mlx_backend.media.timing import resampling
 from ..mlx_backend.members.scail2 import MEMBER
+from .videos import LazyVideo
 
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.latents import SegmentLatents
@@ -52,6 +53,8 @@ def to_clip(given: Any) -> tuple[Pictures | None, float | None]:
 
     A VIDEO of a file is decoded when its pictures are needed, and its trim is kept; another is taken from memory.
     """
+    if isinstance(given, LazyVideo):
+        return given.pictures, given.fps
     if not hasattr(given, "get_components"):
         return to_numpy(given), None
     # Only files have a source of their own; others would be encoded for it.
