@@ -48,6 +48,11 @@ def to_pictures(given: Any, fps: float | None, listener: Listener) -> Pictures |
     return pictures if own is None else seen(pictures, resampling(len(pictures), own, fps))
 
 
+def rate_of(given: Any) -> float | None:
+    """Return the rate that was chosen for a VIDEO when it was loaded, None where nobody has chosen one."""
+    return given.fps if isinstance(given, LazyVideo) else None
+
+
 def to_clip(given: Any) -> tuple[Pictures | None, float | None]:
     """Return an IMAGE or a MASK as `to_numpy` does, with no rate; a VIDEO as pictures with its own.
 

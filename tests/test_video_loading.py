@@ -200,3 +200,48 @@ def test_the_sampler_sees_the_same_either_way(nodes, load):
     video, same = nodes["Scail2InputCheck"](given | {"driving_video": loaded[VIDEO]})
     assert torch.equal(images, video)
     assert told == same
+
+
+def test_a_video_is_resampled_without_being_decoded(nodes, load, asked, monkeypatch):
+    """Of both sides, and to the frames that images become."""
+    images, *_, video = load()
+    asked.clear()
+    rates = {"source_fps": float(FPS), "target_fps": 16.0}
+    shown, mask, _, fps, frames = nodes["Scail2ResampleFps"](rates | {"images": video, "mask": video})
+    assert (asked, fps, frames) == ([], 16, 16)
+    expected, *_ = nodes["Scail2ResampleFps"](rates | {"images": images})
+    for made in (shown, mask):
+        assert made.get_frame_count() == 16
+        np.testing.assert_array_equal(np.asarray(made.pictures), expected.numpy())
+    mixed = nodes["Scail2ResampleFps"](rates | {"images": images, "mask": video})
+    assert (len(mixed[0]), mixed[1].get_frame_count()) == (16, 16)
+    with pytest.raises(Exception, match="The mask has 3 frames and the images 16"):
+        nodes["Scail2ResampleFps"](rates | {"images": images, "mask": load(max_frames=4)[VIDEO]})
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory):
+    """A mask at the model's rate: nobody for two frames, then a blue square."""
+    frames = np.zeros((6, 64, 64, 3), np.float32)
+    frames[2:, 16:48, 24:40, 2] = 1
+    path = tmp_path_factory.mktemp("mask") / "a.mp4"
+    write_video(path, frames, 16)
+    return path
+
+
+def test_the_other_nodes_take_a_video_for_the_driving_mask(nodes, load, person):
+    images, *_, video = load(file=str(person), target_fps=16.0)
+    mode = {"mode": "animation"}
+    painted = {"order": "none", "people": "", "people_per_mask": 1} | mode
+    expected, *_ = nodes["Scail2ColoredMask"](painted | {"driving": images})
+    made, *_ = nodes["Scail2ColoredMask"](painted | {"driving": video})
+    assert made[3, 32, 32].tolist() == [0, 0, 1]
+    assert torch.equal(made, expected)
+
+    reference = torch.zeros(1, 64, 64, 3)
+    reference[:, 8:56, 8:56, 2] = 1
+    framing = {"method": "fit", "width": 64, "height": 64, "start_frame": 0, "reference_image": reference}
+    framing |= {"reference_mask": reference} | mode
+    *_, scale = nodes["Scail2FitReference"](framing | {"driving_mask": images})
+    *_, same = nodes["Scail2FitReference"](framing | {"driving_mask": video})
+    assert scale == same != 1
