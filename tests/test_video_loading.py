@@ -16,6 +16,7 @@ from mlx_backend.media.read import read_video
 from mlx_backend.media.resize import PHOTO, fit
 from mlx_backend.media.timing import resampling
 from mlx_backend.media.write import write_video
+from mlx_backend.members.scail2.checks import tell_surplus
 
 av = pytest.importorskip("av")
 
@@ -245,3 +246,21 @@ def test_the_other_nodes_take_a_video_for_the_driving_mask(nodes, load, person):
     *_, scale = nodes["Scail2FitReference"](framing | {"driving_mask": images})
     *_, same = nodes["Scail2FitReference"](framing | {"driving_mask": video})
     assert scale == same != 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "cut", "saved"),
+    [
+        ((300, 2160, 3840, 3), slice(0, None), "28.4 GB"),  # larger frames
+        ((300, 480, 832, 3), slice(0, 81), "1.0 GB"),  # more frames
+        ((300, 480, 832, 3), slice(0, None), None),
+        ((81, 720, 1280, 3), slice(0, None), None),  # larger, but by less than a gigabyte
+    ],
+)
+def test_images_far_beyond_the_run_are_told_with_the_saving(shape, cut, saved, listener):
+    pictures = np.broadcast_to(np.float32(0), shape)  # all of one number, in four bytes
+    tell_surplus("driving video", pictures, cut, (832, 480), listener)
+    assert len(listener.warnings) == (saved is not None)
+    for warning in listener.warnings:
+        assert f"saves about {saved}" in warning
+        assert "SCAIL-2 Load Video to 'driving_video'" in warning
