@@ -77,7 +77,7 @@ def shown(graph: Graph, outputs: dict[str, tuple]) -> list[tuple[str, np.ndarray
     result = _node(graph, "WanVaeTiledDecode" if "WanVaeTiledDecode" in kinds else "Scail2Animate")
     clips = {
         "reference": outputs[_node(graph, "LoadImage", "Reference picture")][0],
-        "driving video": outputs[_node(graph, "GetVideoComponents", "Driving video")][0],
+        "driving video": outputs[_node(graph, "Scail2LoadVideo", "Driving video")][0],
         "result": outputs[result][0],
     }
     return [(label, images.numpy()) for label, images in clips.items()]

@@ -36,10 +36,7 @@ class CoreNodes:
             "LoadImage": self.load_image,
             "LoadImageMask": self.load_image_mask,
             "BatchImagesNode": batch_images,
-            "ImageToMask": image_to_mask,
             "SaveImage": self.save_image,
-            "LoadVideo": self.load_video,
-            "GetVideoComponents": self.get_video_components,
             "CreateVideo": self.create_video,
             "SaveVideo": self.save_video,
         }
@@ -52,16 +49,6 @@ class CoreNodes:
     def load_image_mask(self, inputs: dict[str, Any]) -> tuple:
         """Return (MASK [1, H, W],) of one colour channel."""
         return image_to_mask({"image": self.load_image(inputs)[0], "channel": inputs["channel"]})
-
-    def load_video(self, inputs: dict[str, Any]) -> tuple:
-        """Return (VIDEO,)."""
-        clip = read_video(self._input(inputs["file"]))
-        return (Video(torch.from_numpy(clip.frames), clip.fps),)
-
-    def get_video_components(self, inputs: dict[str, Any]) -> tuple:
-        """Return (IMAGE, AUDIO, fps); the samples are silent."""
-        video = inputs["video"]
-        return video.images, None, video.fps
 
     def create_video(self, inputs: dict[str, Any]) -> tuple:
         """Return (VIDEO,)."""

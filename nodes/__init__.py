@@ -14,6 +14,7 @@ from .presets import Scail2Settings
 from .report import Scail2Report
 from .sampling import Scail2Sampler
 from .timing import Scail2ResampleFps
+from .video_loading import Scail2LoadVideo
 from .wan_loading import WanMLXLoader, WanMLXLora
 from .wan_sampling import WanMLXPrompt, WanMLXSampler
 
@@ -38,4 +39,5 @@ NODES = (
     WanMLXLora,
     WanMLXPrompt,
     WanMLXSampler,
+    Scail2LoadVideo,
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
 from ..mlx_backend.members.scail2.framing import METHODS, Framing, fit_reference
 from . import host, sockets
 from .settings import checked, widget
-from .tensors import to_image, to_numpy
+from .tensors import rate_of, to_image, to_numpy, to_pictures
 
 
 class Scail2FitReference(io.ComfyNode):
@@ -43,7 +45,7 @@ class Scail2FitReference(io.ComfyNode):
         cls,
         reference_image: torch.Tensor,
         reference_mask: torch.Tensor,
-        driving_mask: torch.Tensor,
+        driving_mask: torch.Tensor | Any,
         mode: str,
         method: str,
         width: int,
@@ -52,9 +54,9 @@ class Scail2FitReference(io.ComfyNode):
     ) -> io.NodeOutput:
         """Return the moved reference, its mask, a preview with the driving person's box, and the factor."""
         framing = Framing(mode=mode, method=method, width=width, height=height, start_frame=start_frame)
-        fitted = fit_reference(
-            to_numpy(reference_image), to_numpy(reference_mask), to_numpy(driving_mask), framing, host.HostListener()
-        )
+        listener = host.HostListener()
+        moving = to_pictures(driving_mask, rate_of(driving_mask), listener)
+        fitted = fit_reference(to_numpy(reference_image), to_numpy(reference_mask), moving, framing, listener)
         return io.NodeOutput(
             to_image(fitted.references), to_image(fitted.masks), to_image(fitted.preview), fitted.scale
         )
@@ -74,7 +76,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.MultiType.Input(
             "driving_mask",
-            types=mask_types,
+            types=[*mask_types, io.Video],
             tooltip="Where the person is in the driving video: coloured as for the sampler, or a MASK of one person. "
             "The first frame that shows the person counts.",
         ),

@@ -15,6 +15,7 @@ import numpy as np
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.events import LOGGER, Listener, Progress
 from ..mlx_backend.interface.small_model import ASSETS
+from ..mlx_backend.media.read import VIDEO_SUFFIXES
 from ..mlx_backend.weights.checkpoints.snapshot import TOKENIZERS
 from .neighbour import neighbour
 from .preview import Previews
@@ -22,6 +23,7 @@ from .status import Status
 
 FOLDER_TYPE = "scail2"
 OUTPUT = Path("output")  # outside ComfyUI
+SAMPLE = "scail2_"  # before the names of samples in ComfyUI's input folder
 SAMPLE_TYPES = (".png", ".mp4")
 TOKENIZER_FOLDERS = ("text_encoders", FOLDER_TYPE)
 TEXT_INTERVAL = 0.5  # seconds between two texts of a phase: a download moves on many times a second
@@ -127,6 +129,46 @@ def register_model_folder() -> None:
         folder_paths.add_model_folder_path(FOLDER_TYPE, str(Path(folder_paths.models_dir) / FOLDER_TYPE))
 
 
+def input_videos() -> list[str]:
+    """Return the names of the videos in ComfyUI's input folder; outside ComfyUI the pack's samples."""
+    folder_paths = sys.modules.get("folder_paths")
+    if folder_paths is None:
+        return sorted(f"{SAMPLE}{path.name}" for path in ASSETS.glob("*.mp4"))
+    folder = Path(folder_paths.get_input_directory())
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+
+
+def input_file(name: str) -> Path:
+    """Return a file of ComfyUI's input folder by its name, or as ComfyUI writes it: "clip.mp4 [output]".
+
+    Outside ComfyUI a sample of the pack by the name that it has there, or a path. Raises what ComfyUI raises for a name
+    that leaves its folders.
+    """
+    folder_paths = sys.modules.get("folder_paths")
+    if folder_paths is not None:
+        return Path(folder_paths.get_annotated_filepath(name))
+    sample = ASSETS / name.removeprefix(SAMPLE)
+    return sample if name.startswith(SAMPLE) and sample.is_file() else Path(name)
+
+
+def linked_outputs() -> frozenset[int] | None:
+    """Return which outputs of the node at work are connected, by number; None where that cannot be told.
+
+    ComfyUI asks a node for all of its outputs; which of them anybody takes stands in the prompt that it works on.
+    """
+    server, execution = sys.modules.get("server"), sys.modules.get("comfy_execution.utils")
+    context = execution.get_executing_context() if execution is not None else None
+    instance = getattr(getattr(server, "PromptServer", None), "instance", None)
+    running = getattr(getattr(instance, "prompt_queue", None), "currently_running", {})
+    for _, prompt_id, prompt, *_ in list(running.values()) if context is not None else ():
+        if prompt_id == context.prompt_id and context.node_id in prompt:
+            given = [value for node in prompt.values() for value in node.get("inputs", {}).values()]
+            links = [value for value in given if isinstance(value, list) and len(value) == 2]
+            return frozenset(slot for node, slot in links if node == context.node_id)
+    return None
+
+
 def offer_samples() -> None:
     """Copy the pack's samples to ComfyUI's input folder, so that its workflows can be queued at once.
 
@@ -137,7 +179,7 @@ def offer_samples() -> None:
         return
     folder = Path(folder_paths.get_input_directory())
     for sample in sorted(ASSETS.glob("*.*")):
-        target = folder / f"scail2_{sample.name}"
+        target = folder / f"{SAMPLE}{sample.name}"
         if sample.suffix in SAMPLE_TYPES and not target.exists():
             aside = target.with_name(f".{target.name}.part")
             try:

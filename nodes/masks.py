@@ -15,10 +15,10 @@ from ..mlx_backend.media.contact_sheet import contact_sheet
 from ..mlx_backend.members.scail2.masks import driving_background, reference_background
 from ..mlx_backend.members.scail2.people import ORDERS, ColouredMask, Painter, backdrop, tell
 from . import host, sockets
-from .tensors import to_image, to_numpy
+from .tensors import rate_of, to_image, to_pictures
 
 Track = io.Custom("SAM3_TRACK_DATA")  # ComfyUI's own: the masks of several people, packed
-Masks = dict[str, Any] | torch.Tensor  # SAM3_TRACK_DATA, MASK or IMAGE
+Masks = dict[str, Any] | torch.Tensor | Any  # SAM3_TRACK_DATA, MASK, IMAGE or VIDEO
 TRACK_KEYS = ("packed_masks", "orig_size")
 
 
@@ -81,9 +81,9 @@ def _inputs() -> list[io.Input]:
     return [
         io.MultiType.Input(
             "driving",
-            types=kinds,
+            types=[*kinds, io.Video],
             tooltip="Where the people are in the driving video: track_data of Run SAM3 Video Track, a MASK per frame, "
-            "or frames that are coloured already (blue, red, green, magenta, cyan, yellow).",
+            "or frames or a VIDEO that are coloured already (blue, red, green, magenta, cyan, yellow).",
         ),
         io.MultiType.Input(
             "reference",
@@ -137,7 +137,7 @@ def _painted(
         packed, size = masks["packed_masks"], tuple(int(length) for length in masks["orig_size"])
         packed = None if packed is None else packed.detach().cpu().numpy()
         return painter.track(f"{side} track", packed, int(masks.get("n_frames", 1)), size, background)
-    array = to_numpy(masks)
+    array = to_pictures(masks, rate_of(masks), painter.listener)
     if array.ndim == 4:
         return painter.pictures(f"{side} mask", array, background)
     return painter.batch(f"{side} mask", array[None] if array.ndim == 2 else array, people, background)

@@ -19,6 +19,7 @@ from ..mlx_backend.media.decode import VideoFile
 from ..mlx_backend.media.footage import Footage, seen
 from ..mlx_backend.media.timing import resampling
 from ..mlx_backend.members.scail2 import MEMBER
+from .videos import LazyVideo
 
 if TYPE_CHECKING:
     from ..mlx_backend.pipelines.latents import SegmentLatents
@@ -47,11 +48,18 @@ def to_pictures(given: Any, fps: float | None, listener: Listener) -> Pictures |
     return pictures if own is None else seen(pictures, resampling(len(pictures), own, fps))
 
 
+def rate_of(given: Any) -> float | None:
+    """Return the rate that was chosen for a VIDEO when it was loaded, None where nobody has chosen one."""
+    return given.fps if isinstance(given, LazyVideo) else None
+
+
 def to_clip(given: Any) -> tuple[Pictures | None, float | None]:
     """Return an IMAGE or a MASK as `to_numpy` does, with no rate; a VIDEO as pictures with its own.
 
     A VIDEO of a file is decoded when its pictures are needed, and its trim is kept; another is taken from memory.
     """
+    if isinstance(given, LazyVideo):
+        return given.pictures, given.fps
     if not hasattr(given, "get_components"):
         return to_numpy(given), None
     # Only files have a source of their own; others would be encoded for it.

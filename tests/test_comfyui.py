@@ -30,7 +30,7 @@ from world.scenes import Example
 pytestmark = pytest.mark.comfyui
 PORT = 8299
 URL = f"http://127.0.0.1:{PORT}"
-CORE = ("LoadImage", "LoadVideo", "GetVideoComponents", "CreateVideo", "SaveVideo")
+KEPT = ("LoadImage", "Scail2LoadVideo", "CreateVideo", "SaveVideo")
 SMALL = {"width": 96, "height": 64, "steps": 2, "max_frames": 9}
 
 
@@ -390,7 +390,7 @@ def test_one_node_makes_a_clip_of_the_videos_rate_and_length(base):
     plain = graph("scail2_animation")
     of_type = {node["class_type"]: key for key, node in plain.items()}
     sampler = plain[of_type["Scail2Sampler"]]["inputs"]
-    made = {key: node for key, node in plain.items() if node["class_type"] in CORE}
+    made = {key: node for key, node in plain.items() if node["class_type"] in KEPT}
     pictures = {name: sampler[name] for name in ("reference_image", "reference_mask", "driving_video")}
     choices = {"snapshot": "tiny", "prompt": "a fox", "negative_prompt": "", "mode": "animation", "preset": "fast"}
     choices |= {"size": "512p (832x480)", "orientation": "as the reference", "seed": 0, "fps": 24.0, "max_frames": 2}

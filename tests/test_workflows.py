@@ -263,14 +263,29 @@ def test_a_video_keeps_the_rate_and_the_sound_of_its_clip(name):
         if name == "scail2_one_node":
             source, _ = video["fps"]
             video["fps"] = graph[source]["inputs"]["fps"]  # what goes in there comes out
-        for what, slot in (("audio", 1), ("fps", 2)):
+        for what, slot in (("fps", 3), ("audio", 4)):
             source, out = video[what]
             if graph[source]["class_type"] == "Scail2ResampleFps":
                 source, out = graph[source]["inputs"]["target_fps" if what == "fps" else "audio"]
-            assert graph[source]["class_type"] == "GetVideoComponents"
+            assert graph[source]["class_type"] == "Scail2LoadVideo"
             assert out == slot
-            (loader, _) = graph[source]["inputs"]["video"]
-            assert "mask" not in graph[loader]["inputs"]["file"]
+            assert "mask" not in graph[source]["inputs"]["file"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_driving_clip_goes_to_the_sampler_undecoded(name):
+    """As a VIDEO that our node has loaded; its mask too, unless a node paints it from pictures."""
+    page = ui(name)
+    types = {number: kind for number, *_, kind in page["links"]}
+    taken = {"Scail2Sampler", "Scail2InputCheck", "Scail2Animate"}
+    nodes = [node for node in page["nodes"] if node["type"] in taken]
+    for node in nodes:
+        linked = {item["name"]: types[item["link"]] for item in node["inputs"] if item.get("link") is not None}
+        assert linked["driving_video"] == "VIDEO"
+        painted = any(other["type"] == "Scail2ColoredMask" for other in page["nodes"])
+        assert linked["driving_mask"] == ("IMAGE" if painted else "VIDEO")
+    assert nodes or name == CORE_TEMPLATE
+    assert any(node["type"] == "Scail2LoadVideo" for node in page["nodes"])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,6 @@ from typing import Any
 CORE_VERSION = "0.33.0"
 FILES = ["COMBO", {"options": []}]
 IMAGE = ["IMAGE", {}]
-MATCHING = "input_type"
 
 
 def _node(
@@ -22,7 +21,6 @@ def _node(
         "input": {"required": required, "optional": optional},
         "output": list(outputs.values()),
         "output_name": list(outputs),
-        "output_matchtypes": [MATCHING if kind == "COMFY_MATCHTYPE_V3" else None for kind in outputs.values()],
         "output_node": saves,
     }
 
@@ -50,15 +48,6 @@ CORE: dict[str, dict[str, Any]] = {
         },
         {},
         {"MASK": "MASK"},
-    ),
-    "LoadVideo": _node(
-        "Load Video", {"file": ["COMBO", {"options": [], "video_upload": True}]}, {}, {"VIDEO": "VIDEO"}
-    ),
-    "GetVideoComponents": _node(
-        "Get Video Components",
-        {"video": ["VIDEO", {}]},
-        {},
-        {"images": "IMAGE", "audio": "AUDIO", "fps": "FLOAT", "bit_depth": "INT", "color_space": "COMBO"},
     ),
     "CreateVideo": _node(
         "Create Video",
@@ -94,12 +83,6 @@ CORE: dict[str, dict[str, Any]] = {
         {},
         {"IMAGE": "IMAGE"},
     ),
-    "ImageToMask": _node(
-        "Convert Image to Mask",
-        {"image": IMAGE, "channel": _choice("red", "green", "blue", "alpha")},
-        {},
-        {"MASK": "MASK"},
-    ),
     "CheckpointLoaderSimple": _node(
         "Load Checkpoint", {"ckpt_name": FILES}, {}, {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"}
     ),
@@ -134,29 +117,6 @@ CORE: dict[str, dict[str, Any]] = {
         {"clip_vision": ["CLIP_VISION", {}], "image": IMAGE, "crop": _choice("center", "none")},
         {},
         {"CLIP_VISION_OUTPUT": "CLIP_VISION_OUTPUT"},
-    ),
-    "ImageFromBatch": _node(
-        "Get Image from Batch",
-        {
-            "image": IMAGE,
-            "batch_index": _number("INT", 0, -16384, 16384),
-            "length": _number("INT", 1, 1, 4096),
-        },
-        {},
-        {"IMAGE": "IMAGE"},
-    ),
-    "ResizeImageMaskNode": _node(
-        "Resize Image/Mask",
-        {
-            "input": ["COMFY_MATCHTYPE_V3", {"template": {"template_id": MATCHING, "allowed_types": "IMAGE,MASK"}}],
-            "resize_type": ["COMFY_DYNAMICCOMBO_V3", {"default": "scale dimensions"}],
-            "resize_type.width": _number("INT", 512, 0, 16384),
-            "resize_type.height": _number("INT", 512, 0, 16384),
-            "resize_type.crop": ["COMBO", {"default": "center", "options": ["disabled", "center"]}],
-            "scale_method": ["COMBO", {"default": "area", "options": ["nearest-exact", "bilinear", "area", "bicubic"]}],
-        },
-        {},
-        {"resized": "COMFY_MATCHTYPE_V3"},
     ),
     "SCAIL2ColoredMask": _node(
         "Create SCAIL-2 Colored Mask",

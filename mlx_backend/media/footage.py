@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from ..interface.errors import MediaError
+from ..interface.errors import MediaError, RequestError
 from ..interface.events import Listener
 from ..interface.pictures import Pictures
 from .decode import VideoFile
@@ -102,14 +102,16 @@ class Kept(dict[int, np.ndarray]):
 class Footage(Pictures):
     """Pictures [F, H, W, 3] in 0..1, float32 wherever they come out, of a file: those of `numbers`, in their order.
 
-    `fps` is their rate, None where they have none. `fitted` is the width, the height and the method that `fit` has for
-    them, None for pictures as they are. A slice is footage too; a number or several are decoded.
+    `fps` is their rate, None where they have none; `is_even`: they were picked for it, and no longer have the times of
+    the file. `fits`: width, height and method of each `fit` that they go through, none for pictures as they are. A
+    slice is footage too; a number or several are decoded.
     """
 
     source: Source
     numbers: np.ndarray
     fps: float | None = None
-    fitted: tuple[int, int, Image.Resampling] | None = None
+    is_even: bool = False
+    fits: tuple[tuple[int, int, Image.Resampling], ...] = ()
     kept: Kept = field(default_factory=Kept, repr=False)
 
     @classmethod
@@ -119,7 +121,38 @@ class Footage(Pictures):
 
     def fit(self, width: int, height: int, method: Image.Resampling) -> Footage:
         """Return it resized to cover width x height and cropped, photos in the steps of eight bits, as upstream."""
-        return replace(self, fitted=(width, height, method), kept=Kept())
+        if self.shape[1:3] == (height, width):
+            return self  # nothing would change, and what is kept stays
+        return replace(self, fits=(*self.fits, (width, height, method)), kept=Kept())
+
+    def covering(self, width: int, height: int, method: Image.Resampling) -> Footage:
+        """Return it as `fit` does; a side of 0 follows from the other, two: as it is. Raises RequestError below 0."""
+        if width < 0 or height < 0:
+            raise RequestError(f"The size is {width} x {height}, but it cannot be below 0: use 0 for that of the file.")
+        _, own_height, own_width, _ = self.shape
+        if not width and not height:
+            return self
+        return self.fit(
+            width or max(1, round(own_width * height / own_height)),
+            height or max(1, round(own_height * width / own_width)),
+            method,
+        )
+
+    def part(self, start: int, count: int) -> Footage:
+        """Return `count` pictures (0: all) from number `start` on; fewer at the end. Raises RequestError for none."""
+        if not 0 <= start < len(self):
+            raise RequestError(
+                f"The start frame is {start}, but {self.source.path.name} has {len(self)} frames at "
+                f"{self.fps or 0:.6g} per second: choose 0 to {len(self) - 1}."
+            )
+        if count < 0:
+            raise RequestError(f"The number of frames is {count}, but it cannot be below 0: use 0 for all.")
+        return self[start : start + count if count else None]
+
+    @property
+    def begins(self) -> float:
+        """When the first picture is shown, in seconds of the file."""
+        return float(self.source.seconds(self.numbers[:1])[0])
 
     def at_rate(self, fps: float, listener: Listener) -> Footage:
         """Return its pictures as they are seen `fps` times a second, picked by time; nothing is blended.
@@ -128,11 +161,11 @@ class Footage(Pictures):
         that is none.
         """
         source = self.source
-        if not isinstance(source, VideoFile) or not source.fps:
+        if not isinstance(source, VideoFile) or not self.fps:
             return self
-        plan = resampling(len(self), source.fps, fps)
+        plan = resampling(len(self), self.fps, fps)
         picks = plan.picks
-        if source.is_variable:
+        if source.is_variable and not self.is_even:
             seconds = source.seconds(self.numbers) - source.seconds(self.numbers[:1])
             count = max(1, math.floor((seconds[-1] + 1 / source.fps) * fps + 0.5))
             tick = float(source.time_base) / 2  # by which a moment in the file is rounded
@@ -145,7 +178,7 @@ class Footage(Pictures):
             return self
         else:
             listener.note(f"{source.path.name}: {plan}")
-        return replace(self, numbers=self.numbers[picks], fps=fps)
+        return replace(self, numbers=self.numbers[picks], fps=fps, is_even=True)
 
     def between(self, start: float, end: float) -> Footage:
         """Return what is shown from `start` up to `end`, in seconds of the file. Raises MediaError for nothing."""
@@ -158,7 +191,7 @@ class Footage(Pictures):
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """See Pictures."""
-        width, height = (self.source.width, self.source.height) if self.fitted is None else self.fitted[:2]
+        width, height = self.fits[-1][:2] if self.fits else (self.source.width, self.source.height)
         return len(self.numbers), height, width, 3
 
     @property
@@ -210,21 +243,20 @@ class Footage(Pictures):
             yield last[1]
 
     def _keep(self, number: int, picture: np.ndarray) -> None:
-        if self.fitted is None:
+        if not self.fits:
             return
         if (len(self.kept) + 1) * picture.nbytes > KEPT_BYTES:
             self.kept.clear()
         self.kept[number] = picture
 
     def _fit(self, picture: np.ndarray) -> np.ndarray:
-        if self.fitted is None:
-            return picture
-        width, height, method = self.fitted
-        if picture.shape[:2] == (height, width):
-            return picture
-        fitted = fit(as_float(picture)[None], width, height, method)[0]
-        # Nearest neighbours of eight bits have eight bits; photos get them, as upstream scales videos in eight bits.
-        return to_uint8(fitted) if method == PHOTO or picture.dtype == np.uint8 else fitted
+        for width, height, method in self.fits:
+            if picture.shape[:2] == (height, width):
+                continue
+            fitted = fit(as_float(picture)[None], width, height, method)[0]
+            # Nearest neighbours of eight bits have eight bits; photos get them, as upstream scales videos so.
+            picture = to_uint8(fitted) if method == PHOTO or picture.dtype == np.uint8 else fitted
+        return picture
 
 
 def as_float(picture: np.ndarray) -> np.ndarray:
@@ -260,5 +292,5 @@ def seen(pictures: Footage | np.ndarray, plan: Resampling) -> Footage | np.ndarr
     if plan.is_identity:
         return pictures
     if isinstance(pictures, Footage):
-        return replace(pictures, numbers=pictures.numbers[plan.picks], fps=float(plan.target))
+        return replace(pictures, numbers=pictures.numbers[plan.picks], fps=float(plan.target), is_even=True)
     return pictures[plan.picks]

@@ -16,8 +16,8 @@ DESCRIPTIONS = {
 OUTER = (
     ("reference_image", "IMAGE"),
     ("reference_mask", "IMAGE,MASK"),
-    ("driving_video", "IMAGE"),
-    ("driving_mask", "IMAGE,MASK"),
+    ("driving_video", "IMAGE,VIDEO"),
+    ("driving_mask", "IMAGE,MASK,VIDEO"),
     ("driving_fps", "FLOAT"),
 )
 SHOWN = (("width", "INT"), ("height", "INT"), ("steps", "INT"), ("cfg", "FLOAT"), ("shift", "FLOAT"), ("seed", "INT"))

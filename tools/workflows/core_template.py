@@ -43,10 +43,10 @@ def core_template(w: Workflow) -> None:
     at = COLUMN + GAP
     models = _more_models(w, at, loader)
     at += NARROW + GAP
-    video, masks = _masks(w, at, models.sam, reference, clip)
+    masks = _masks(w, at, models.sam, reference, clip)
     at += NARROW + GAP
     w.group("5 Conditioning and sampling", (at, 0), (830, BOTTOM), parts.SAMPLING)
-    scail = _conditioning(w, at, models, reference, video, masks)
+    scail = _conditioning(w, at, models, reference, clip, masks)
     sampler = _sampler(w, scail, models.model)
     w.note("About the sampler", texts.CORE_SAMPLER, (at + PAD, 790), (470, BOTTOM - PAD - 790))
 
@@ -102,7 +102,7 @@ def _conditioning(w: Workflow, at: int, models: Models, reference: Box, video: B
         "positive": prompts[0]["CONDITIONING"],
         "negative": prompts[1]["CONDITIONING"],
         "vae": models.vae["VAE"],
-        "pose_video": video["resized"],
+        "pose_video": video["images"],
         "pose_video_mask": masks["pose_video_mask"],
         "reference_image": reference["IMAGE"],
         "reference_image_mask": masks["reference_image_mask"],
@@ -126,28 +126,22 @@ def _pictures(w: Workflow) -> tuple[Box, Box]:
     w.note("About this workflow", texts.CORE_TEMPLATE, (PAD, 535), (2 * CARD + GAP, BOTTOM - PAD - 535))
     reference = parts.picture(w, "reference.png", "Reference picture", 2, 535)
     at = (reference.at[0], 535 + THUMBNAIL + 60)
-    loader = w.add("LoadVideo", at, (CARD, parts.CLIP), {"file": "scail2_driving.mp4"}, "Driving video")
-    at = (at[0], at[1] + parts.CLIP + 60)
-    return reference, w.add("GetVideoComponents", at, (CARD, 126), {"video": loader["VIDEO"]})
+    return reference, parts.video(w, "driving.mp4", "Driving video", at, max_frames=FRAMES, **parts.SIZE)
 
 
 def _loader(w: Workflow, kind: str, at: tuple[float, float], given: dict[str, Any], file: dict[str, str]) -> Box:
     return w.add(kind, (at[0] + PAD, at[1]), (CARD, 0), given, properties={"models": [file]})
 
 
-def _masks(w: Workflow, x: int, sam: Box, reference: Box, clip: Box) -> tuple[Box, Box]:
-    """Place what cuts and resizes the video and colours the masks; returns both."""
-    w.group("4 Video and masks", (x, 0), (NARROW, BOTTOM), parts.MASKS)
-    left = x + PAD
-    cut = w.add("ImageFromBatch", (left, HEAD), (CARD, 0), {"image": clip["images"], "length": FRAMES})
-    sized = {f"resize_type.{name}": value for name, value in parts.SIZE.items()}
-    video = w.add("ResizeImageMaskNode", (left, cut.bottom + 60), (CARD, 0), {"input": cut["IMAGE"]} | sized)
-    y, tracks = video.bottom + 60, []
-    sides = (("Who is replaced?", "puppet", video["resized"]), ("By whom?", "puppet", reference["IMAGE"]))
+def _masks(w: Workflow, x: int, sam: Box, reference: Box, clip: Box) -> Box:
+    """Place what finds the people and colours them; returns the node of both masks."""
+    w.group("4 Masks", (x, 0), (NARROW, BOTTOM), parts.MASKS)
+    left, y, tracks = x + PAD, HEAD, []
+    sides = (("Who is replaced?", "puppet", clip["images"]), ("By whom?", "puppet", reference["IMAGE"]))
     for title, word, images in sides:
         named = w.add("CLIPTextEncode", (left, y), (CARD, 90), {"clip": sam["CLIP"], "text": word}, title)
         seen = {"images": images, "model": sam["MODEL"], "conditioning": named["CONDITIONING"]}
         tracks.append(w.add("SAM3_VideoTrack", (left, named.bottom + 50), (CARD, 0), seen))
         y = tracks[-1].bottom + 50
     given = {"driving_track_data": tracks[0]["track_data"], "ref_track_data": tracks[1]["track_data"]}
-    return video, w.add("SCAIL2ColoredMask", (left, y), (CARD, 0), given | {"replacement_mode": True})
+    return w.add("SCAIL2ColoredMask", (left, y), (CARD, 0), given | {"replacement_mode": True})

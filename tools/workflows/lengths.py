@@ -16,10 +16,10 @@ def long_video(w: Workflow) -> None:
     loader = parts.model(w)
     shown, mask = parts.reference(w, texts.REFERENCE[mode], "reference.png", "reference_mask.png", "blue on white")
     files = ("driving_long.mp4", "driving_long_mask.mp4", "blue on black")
-    clip, frames = parts.driving(w, texts.DRIVING_LONG, *files)
+    clip, frames = parts.driving(w, texts.DRIVING_LONG, *files, target_fps=0)
     at = NEXT
     w.group("4 To 16 fps", (at, 0), (FPS_WIDTH, BOTTOM), parts.MASKS)
-    linked = {"images": clip["images"], "mask": frames["images"], "source_fps": clip["fps"]}
+    linked = {"images": clip["video"], "mask": frames["video"], "source_fps": clip["fps"]}
     slow = w.add("Scail2ResampleFps", (at + PAD, HEAD), (CARD, 230), linked, "To the model's frame rate")
     w.note("About segments", texts.LONG, (at + PAD, 380), (CARD, BOTTOM - PAD - 380))
     given = parts.Scene(loader, shown["IMAGE"], mask["IMAGE"], slow["images"], slow["mask"], slow["fps"], clip["audio"])

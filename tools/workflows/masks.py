@@ -29,9 +29,7 @@ def masks_from_mask(w: Workflow) -> None:
     clip, frames = parts.driving(w, texts.DRIVING_MASK, "driving.mp4", "driving_person.mp4", "white on black")
     at = NEXT
     w.group("4 Masks and check", (at, 0), (MASKS_WIDTH, BOTTOM), parts.MASKS)
-    channel = {"image": frames["images"], "channel": "red"}
-    moving = w.add("ImageToMask", (at + PAD, HEAD), (480, 0), channel)
-    painted = _painted(w, at, HEAD + 130, (moving["MASK"], person["MASK"]), texts.MASKS)
+    painted = _painted(w, at, HEAD, (frames["mask"], person["MASK"]), texts.MASKS)
     _checked_run(w, at, _scene(loader, shown, clip, painted))
 
 
@@ -44,11 +42,7 @@ def sam3_masks(w: Workflow) -> None:
     top = 904 + HEAD
     w.group("3 Driving video", (0, 904), (COLUMN, BOTTOM - 904), parts.DRIVING)
     w.note("About the driving video", texts.DRIVING_SAM, (PAD, top), (2 * CARD + GAP, BOTTOM - PAD - top))
-    at = (COLUMN - CARD - PAD, top)
-    video = w.add("LoadVideo", at, (CARD, parts.CLIP), {"file": "scail2_driving.mp4"}, "Driving video")
-    at = (at[0], top + parts.CLIP + 60)
-    linked = {"video": video["VIDEO"]}
-    clip = w.add("GetVideoComponents", at, (CARD, 126), linked, "Driving video: frames, sound, fps")
+    clip = parts.video(w, "driving.mp4", "Driving video", (COLUMN - CARD - PAD, top))
 
     at = NEXT
     w.group("4 SAM 3", (at, 0), (CARD + 2 * PAD, BOTTOM), parts.MODEL)
@@ -83,7 +77,7 @@ def _painted(w: Workflow, x: int, y: int, found: tuple[Plug, Plug], note: str) -
 
 def _scene(loader: Box, shown: Box, clip: Box, painted: Box) -> parts.Scene:
     masks = painted["reference_mask"], painted["driving_mask"]
-    return parts.Scene(loader, shown["IMAGE"], masks[0], clip["images"], masks[1], clip["fps"], clip["audio"])
+    return parts.Scene(loader, shown["IMAGE"], masks[0], clip["video"], masks[1], clip["fps"], clip["audio"])
 
 
 def _checked_run(w: Workflow, x: int, given: parts.Scene, number: int = 5) -> None:

@@ -14,9 +14,9 @@ from tools.workflows import texts
 REPOSITORY = MEMBER.hub_repositories[0]
 COLUMN, GAP, PAD, HEAD = 990, 25, 20, 80  # pixels: first column, between frames, inside them, below their titles
 CARD, THUMBNAIL = 300, 324  # width of a node with a picture, and its height
-CLIP = 374  # height of such a node with a square video
 BOTTOM = 1564  # lower edge of all columns
 CLIPS = 660  # height of the frame with two videos
+CLIP = 560  # height of a node with a square video and what is wanted of it
 MODEL, REFERENCE, DRIVING, MASKS, SAMPLING, RESULT = "#3f789e", "#b58b2a", "#8A8", "#8A5", "#88A", "#A88"
 RUN_TEXT = 220  # pixels for what the sampler says below itself
 LOW_NOTE = 270  # height of a note at the foot of a column
@@ -84,33 +84,37 @@ def reference(w: Workflow, note: str, file: str, mask: str, colours: str) -> tup
     return shown, picture(w, mask, f"Reference mask ({colours})", 2, 535)
 
 
+def video(w: Workflow, file: str, title: str, at: tuple[float, float], **given: Any) -> Box:
+    """Place a video loader; masks keep their pure colours, whatever size is set."""
+    content = "mask" if "_mask" in file or "_person" in file else "pictures"
+    return w.add("Scail2LoadVideo", at, (CARD, CLIP), {"file": f"scail2_{file}", "content": content} | given, title)
+
+
 def driving(
-    w: Workflow, note: str, file: str, mask: str, colours: str, *, title: str = "3 Driving video", y: int = 904
-) -> list[Box]:
-    """Place the frame of the driving video; returns what video and mask hold, as (frames, sound, fps)."""
+    w: Workflow,
+    note: str,
+    file: str,
+    mask: str,
+    colours: str,
+    *,
+    title: str = "3 Driving video",
+    y: int = 904,
+    **given: Any,
+) -> tuple[Box, Box]:
+    """Place the frame of the driving video; returns the loaders of video and mask. `given` goes to both."""
     w.group(title, (0, y), (COLUMN, CLIPS), DRIVING)
     top, right = y + HEAD, COLUMN - CARD - PAD
     w.note("About the driving video", note, (PAD, top), (CARD, CLIPS - HEAD - PAD))
-    places = ((right - CARD - GAP, file, "Driving video"), (right, mask, f"Driving mask ({colours})"))
-    loaders = [w.add("LoadVideo", (x, top), (CARD, CLIP), {"file": f"scail2_{name}"}, what) for x, name, what in places]
-    titles = ("Driving video: frames, sound, fps", "Driving mask: frames")
-    return [
-        w.add("GetVideoComponents", (loader.at[0], top + CLIP + 60), (CARD, 126), {"video": loader["VIDEO"]}, what)
-        for loader, what in zip(loaders, titles, strict=True)
-    ]
+    clip = video(w, file, "Driving video", (right - CARD - GAP, top), **given)
+    return clip, video(w, mask, f"Driving mask ({colours})", (right, top), **given)
 
 
 def driving_column(w: Workflow, x: int, note: str, file: str, mask: str) -> tuple[Box, Box]:
-    """Place the frame of the driving video one card wide; returns what video and mask hold."""
+    """Place the frame of the driving video one card wide; returns the loaders of video and mask."""
     w.group("3 Driving video", (x, 0), (CARD + 2 * PAD, BOTTOM), DRIVING)
     w.note("About the driving video", note, (x + PAD, HEAD), (CARD, 270))
-    rows = ((file, "Driving video", "frames, sound, fps"), (mask, "Driving mask (blue on black)", "frames"))
-    found = []
-    for y, (name, title, what) in zip((410, 1000), rows, strict=True):
-        loader = w.add("LoadVideo", (x + PAD, y), (CARD, CLIP), {"file": f"scail2_{name}"}, title)
-        linked, told = {"video": loader["VIDEO"]}, f"{title.split(' (')[0]}: {what}"
-        found.append(w.add("GetVideoComponents", (x + PAD, y + CLIP + 60), (CARD, 126), linked, told))
-    return found[0], found[1]
+    clip = video(w, file, "Driving video", (x + PAD, 410))
+    return clip, video(w, mask, "Driving mask (blue on black)", (x + PAD, 1000))
 
 
 def scene(w: Workflow, notes: tuple[str, str], files: Mapping[str, str], colours: tuple[str, str]) -> Scene:
@@ -122,7 +126,7 @@ def scene(w: Workflow, notes: tuple[str, str], files: Mapping[str, str], colours
     loader = model(w)
     shown, mask = reference(w, notes[0], files["reference"], files["reference_mask"], colours[0])
     clip, masks = driving(w, notes[1], files["driving"], files["driving_mask"], colours[1])
-    return Scene(loader, shown["IMAGE"], mask["IMAGE"], clip["images"], masks["images"], clip["fps"], clip["audio"])
+    return Scene(loader, shown["IMAGE"], mask["IMAGE"], clip["video"], masks["video"], clip["fps"], clip["audio"])
 
 
 def check(w: Workflow, x: int, given: Scene, settings: Mapping[str, Any]) -> None:

@@ -79,7 +79,7 @@ def several_references(w: Workflow) -> None:
         joined.append(w.add("BatchImagesNode", at, (CARD, 106), linked, title)["IMAGE"])
     mode, at = texts.ANIMATION, SAMPLING_AT
     clip, frames = parts.driving_column(w, at, texts.DRIVING_PLAIN, "driving.mp4", "driving_mask.mp4")
-    given = parts.Scene(loader, *joined, clip["images"], frames["images"], clip["fps"], clip["audio"])
+    given = parts.Scene(loader, *joined, clip["video"], frames["video"], clip["fps"], clip["audio"])
     at += CARD + 2 * PAD + GAP
     sampler = parts.sampling(w, at, given, texts.prompt(mode), texts.settings(mode), {"mode": mode})
     parts.result(w, at + 855, given, sampler)
@@ -94,14 +94,14 @@ def one_node(w: Workflow) -> None:
     mask = parts.picture(w, "reference_mask.png", "Reference mask (blue on white)", 2, HEAD)
     files = ("driving.mp4", "driving_mask.mp4", "blue on black")
     below = HEAD + THUMBNAIL + PAD + GAP
-    clip, frames = parts.driving(w, texts.DRIVING[mode], *files, title="2 Driving video", y=below)
+    clip, frames = parts.driving(w, texts.DRIVING[mode], *files, title="2 Driving video", y=below, target_fps=0)
     at, bottom = SAMPLING_AT, below + parts.CLIPS
     w.group("3 One node for all", (at, 0), (830, bottom), parts.SAMPLING)
     given = {
         "reference_image": shown["IMAGE"],
         "reference_mask": mask["IMAGE"],
-        "driving_video": clip["images"],
-        "driving_mask": frames["images"],
+        "driving_video": clip["video"],
+        "driving_mask": frames["video"],
         "fps": clip["fps"],
         "prompt": texts.prompt(mode),
         "mode": mode,

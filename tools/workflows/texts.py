@@ -52,14 +52,16 @@ SEVERAL_PEOPLE = (
 )
 DRIVING = {
     ANIMATION: (
-        "**The movement.** Only the motion is taken from this video, not its place. Best at **16 frames a second**, "
-        "the rate the model was trained at.\n\n**Its mask** has the same number of frames:\n\n"
+        "**The movement.** Only the motion is taken from this video, not its place. *Load Video* "
+        "shows it at **16 frames a second**, the rate the model was trained at.\n\n"
+        "**Its mask** has the same number of frames:\n\n"
         "- person: pure **blue**\n- background: **black**\n\n"
         f"Black, because this scene is left out. *(Replacement mode needs white here.)*\n\n{SEVERAL_PEOPLE}"
     ),
     REPLACEMENT: (
-        "**The movement and the scene.** The video keeps this place; only the person is replaced. Best at **16 frames "
-        "a second**, the rate the model was trained at.\n\n**Its mask** has the same number of frames:\n\n"
+        "**The movement and the scene.** The video keeps this place; only the person is replaced. *Load "
+        "Video* shows it at **16 frames a second**, the rate the model was trained at.\n\n"
+        "**Its mask** has the same number of frames:\n\n"
         "- person: pure **blue**\n- background: **white**\n\n"
         f"White, because this scene is kept. *(Animation mode needs black here.)*\n\n{SEVERAL_PEOPLE}"
     ),
@@ -113,8 +115,8 @@ def result(name: str) -> str:
         "where whole frames do not fit.\n\n"
         "**Create Video** takes the frame rate and the sound of the driving video.\n\n"
         f"**Save Video** writes `output/video/{name}_00001_.mp4`; the next run gets the next number.\n\n"
-        "If you use a *start frame*, the sound still begins at the video's first frame. For matching sound, cut the "
-        "driving video and its mask beforehand."
+        "For a part of the video set *start frame* and *max frames* in both *Load Video* nodes, not in the sampler: "
+        "then the sound begins with it."
     )
 
 
@@ -153,7 +155,7 @@ REFERENCES = (
     "another frame."
 )
 DRIVING_PLAIN = (
-    "**The movement.** Only the motion is taken from this video, not its place. Best at **16 frames a second**.\n\n"
+    "**The movement.** Only the motion is taken from this video, not its place, at **16 frames a second**.\n\n"
     "**Its mask** has the same number of frames, the person in **blue** on **black** (animation)."
 )
 DRIVING_LONG = (
@@ -161,7 +163,7 @@ DRIVING_LONG = (
     "**Resample FPS** picks the frames that belong to 16 frames a second, from video and mask alike: here 96 of 144. "
     "Nothing is blended.\n\n"
     "**Its mask** has the same number of frames as the video, at the same rate: blue on black (animation).\n\n"
-    "A clip that has 16 frames a second already goes through unchanged."
+    "Nothing of it is decoded before the sampler needs it, so a long clip takes no memory."
 )
 LONG = (
     "**Segments.** The model makes 81 frames at once, the small puppet model 9. These 96 frames are two "
@@ -181,7 +183,7 @@ RESULT_LONG = (
     "**Resample FPS**, the other way: the frames go back to the rate of the driving clip, and its sound is cut to "
     "their duration.\n\n**Create Video** gets that rate and that sound.\n\n"
     "**Report** writes settings, seed, model and times as a file beside the video.\n\n"
-    "If you use a *start frame*, the sound still begins at the clip's first frame: cut the clip beforehand instead."
+    "For a part of the clip set *start frame* and *max frames* in both *Load Video* nodes: the sound is cut with it."
 )
 DRIVING_STILL = (
     "**One pose from a video.** *start frame* on the sampler says which frame is taken, *max frames* is 1.\n\n"
@@ -209,7 +211,7 @@ REFERENCE_MASK = (
 DRIVING_MASK = (
     "**The movement**, and where the person is in each frame: a video in white on black with as many frames. Editors "
     "write such mattes (magic mask, roto brush), and so do background removers.\n\n"
-    "*Convert Image to Mask* takes its red channel.\n\n"
+    "*Load Video* gives its brightness as a MASK.\n\n"
     "**Several people:** one such video each. Join their masks with *Batch Masks*, and set *people per mask* to how "
     "many they are."
 )
@@ -230,7 +232,8 @@ REFERENCE_SAM = (
 )
 DRIVING_SAM = (
     "**The movement.** SAM 3 follows the person through the video, by what you write in *Who moves?*.\n\n"
-    "Best at **16 frames a second**; *Resample FPS* brings others there.\n\n"
+    "*Load Video* shows it at **16 frames a second**. SAM 3 takes images, so set its *width*, *height* and *max "
+    "frames* for a long or large clip.\n\n"
     "**Several people:** *max objects* says how many at most. They get their colours from left to right, on both sides."
 )
 SAM = (
@@ -249,12 +252,13 @@ CORE_TEMPLATE = (
     "| in the template | here |\n|---|---|\n"
     "| Load Diffusion Model | Load SCAIL-2 |\n"
     "| Load LoRA (Model only) | SCAIL-2 LoRA |\n"
+    "| Load Video, Get Video Components, Get Image from Batch, Resize Image/Mask | SCAIL-2 Load Video |\n"
     "| ModelSamplingSD3, BasicScheduler, KSamplerSelect, SamplerCustom | SCAIL-2 Sampler for core conditioning |\n\n"
     "In a graph of your own do the same, and leave the rest.\n\n"
     "**Already have the template's files?** Choose *only the files below* as snapshot in the loader, and your "
     "`wan2.1_14B_SCAIL_2_fp16.safetensors` as *dit*: nothing is downloaded then.\n\n"
-    "**One segment of up to 81 frames**, as the template's first part. *length* in *Get Image from Batch* "
-    "and in *WanSCAILToVideo* is the same. Longer videos are easier with the "
+    "**One segment of up to 81 frames**, as the template's first part. *max frames* in *Load Video* "
+    "is *length* in *WanSCAILToVideo*, and their sizes are the same. Longer videos are easier with the "
     "workflow *scail2_long_video*, which plans its segments by itself.\n\n"
     "ComfyUI's own text encoder, CLIP, VAE and SAM 3 run in PyTorch and share the Mac's memory with the model."
 )

@@ -18,6 +18,7 @@ FLAT = 0.1  # a cell lies inside a person, not on a soft edge, where it and its 
 COLOURED = 0.25  # a pixel has a colour, rather than being black, grey or white, where its channels differ by more
 PERSON_SHARE = 0.03  # share of the people's cells from which a colour is a person
 NEAR_RATE = 0.5  # frames per second beside the trained rate that nobody sees
+SURPLUS, SURPLUS_BYTES = 2, 1_000_000_000  # times what is needed, and bytes above it, that are worth a word
 PURE = (0, 2)  # levels of a channel in a known colour, of 0, 1 and 2
 
 
@@ -59,6 +60,24 @@ def checked_pixels(
         listener.warn(f"The {name} has pixels from {low:.3g} to {high:.3g}; they are clipped to 0..1{advice}.")
         return np.clip(pictures, 0, 1).astype(np.float32)
     return pictures.astype(np.float32, copy=False)
+
+
+def tell_surplus(name: str, pictures: Pictures | None, cut: slice, size: tuple[int, int], listener: Listener) -> None:
+    """Warn of pictures in memory that are far more than a run needs: those of `cut`, at `size` (width, height).
+
+    Footage and arrays on the disk take no memory.
+    """
+    if not isinstance(pictures, np.ndarray) or isinstance(pictures, np.memmap) or pictures.ndim < 3:
+        return
+    frames, height, width = pictures.shape[:3]
+    used = len(range(frames)[cut])
+    needed = pictures.nbytes * used * size[0] * size[1] // max(1, frames * width * height)
+    if pictures.nbytes - needed > SURPLUS_BYTES and pictures.nbytes > SURPLUS * needed:
+        listener.warn(
+            f"The {name} takes {pictures.nbytes / 1e9:.1f} GB as {frames} images of {width}x{height}, and the "
+            f"run needs {used} of {size[0]}x{size[1]}: connect the video output of SCAIL-2 Load Video to "
+            f"'{_socket(name)}' instead, which saves about {(pictures.nbytes - needed) / 1e9:.1f} GB."
+        )
 
 
 def check_rate(fps: float, frames: int, listener: Listener) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from ...interface.errors import RequestError
 from ...interface.events import Listener
 from ...interface.geometry import check_size, oriented_size
+from ...interface.pictures import Pictures
 from ...interface.requests import check_mode
 from ...interface.variants import MODES
 from ...media.resize import MASK, PHOTO, fit, resized
@@ -113,7 +114,7 @@ class FittedReference:
 
 
 def fit_reference(
-    references: np.ndarray, masks: np.ndarray, driving_mask: np.ndarray, framing: Framing, listener: Listener
+    references: np.ndarray, masks: np.ndarray, driving_mask: Pictures, framing: Framing, listener: Listener
 ) -> FittedReference:
     """Place the first reference [N, H, W, 3]; extra views behind it are cropped as the sampler does.
 
@@ -181,7 +182,7 @@ def people_boxes(mask: np.ndarray) -> dict[str, Box]:
 
 
 def _driving_box(
-    people: Collection[str], driving_mask: np.ndarray, framing: Framing, listener: Listener
+    people: Collection[str], driving_mask: Pictures, framing: Framing, listener: Listener
 ) -> tuple[int, Box, list[str]]:
     """Return the first frame that shows one of `people`, the box around those it shows, and who they are."""
     driving_mask = checked_pixels("driving mask", driving_mask, listener, is_mask=True)
@@ -192,10 +193,9 @@ def _driving_box(
         )
     background = driving_background(replacement=framing.is_replacement)
     seen: set[str] = set()
-    for number in range(framing.start_frame, len(driving_mask)):
+    for number, picture in enumerate(driving_mask[framing.start_frame :], framing.start_frame):
         listener.check_cancelled()
-        frame = driving_mask[number : number + 1]
-        frame = painted(frame, background) if frame.ndim == 3 else frame
+        frame = painted(picture[None], background) if picture.ndim == 2 else picture[None]
         boxes = people_boxes(fit(frame, framing.width, framing.height, MASK)[0])
         shared = [colour for colour in boxes if colour in people]
         if shared:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...interface.errors import RequestError
 from ...interface.events import Listener
+from ...interface.pictures import Pictures
 from .checks import EMPTY_SHARE, checked_pixels
 from .masks import IDENTITIES, PLANES, THRESHOLD
 
@@ -150,7 +151,7 @@ class Painter:
 
         return self._painted(masks.shape[1], size, identities, background)
 
-    def pictures(self, name: str, pictures: np.ndarray, background: tuple[float, float, float]) -> ColouredMask:
+    def pictures(self, name: str, pictures: Pictures, background: tuple[float, float, float]) -> ColouredMask:
         """Paint already coloured pictures [F, H, W, 3] in 0..1 again, in pure colours on the background.
 
         Each pixel becomes the nearest of the six colours, white and black; white and black are background. Colours are
@@ -169,10 +170,11 @@ class Painter:
                 repainted[1 + number] = 1 + place % len(PALETTE)
         before = np.zeros(1 + len(PALETTE), int)
         impure = 0
+        one_by_one = iter(pictures)  # footage is decoded in one go then
 
-        def identities(frame: int) -> np.ndarray:
+        def identities(_frame: int) -> np.ndarray:
             nonlocal impure
-            pixels = pictures[frame]
+            pixels = next(one_by_one)
             # The eight colours are the corners of a cube, so the nearest one is found channel by channel.
             found = identity[np.dot(pixels > ON, np.asarray(CHANNEL_BITS, np.uint8))]
             before[:] += np.bincount(found.reshape(-1), minlength=len(before))

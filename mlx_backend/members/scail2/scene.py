@@ -16,7 +16,7 @@ from ...interface.segments import Segment
 from ...media.footage import Footage, fitted
 from ...media.resize import MASK, PHOTO, fit
 from ..member import EncodedPictures, Encoding
-from .checks import check_mask, check_shape, checked_pixels
+from .checks import check_mask, check_shape, checked_pixels, tell_surplus
 from .masks import PERSON_THRESHOLD, driving_background, painted, reference_background
 
 
@@ -72,11 +72,14 @@ def prepare_scene(scene: Scene, listener: Listener) -> PreparedScene:
     bicubic, so that their colours stay pure.
     """
     check_size(scene.width, scene.height)
+    given = {"driving video": scene.driving, "driving mask": scene.driving_mask}
     scene = _checked(scene, listener)
     references = scene.references
     width, height = scene.width, scene.height
     if scene.follow_orientation:
         width, height = oriented_size(width, height, references.shape[2], references.shape[1])
+    for name, pictures in given.items():
+        tell_surplus(name, pictures, scene.cut, (width, height), listener)
 
     driving_mask, reference_masks = scene.driving_mask, scene.reference_masks
     if driving_mask is not None:
