@@ -10,7 +10,7 @@ import numpy as np
 
 from ..interface.errors import RequestError
 from ..interface.pictures import Pictures
-from ..interface.presets import PRESETS, find_preset
+from ..interface.presets import PRESETS, check_distilled, find_preset
 from ..interface.requests import LoraRequest
 from ..interface.settings import sampling_of, scene_of
 from ..interface.variants import PROCESSES, RESIDENCIES
@@ -104,8 +104,8 @@ def run(chosen: argparse.Namespace) -> None:
     loras = tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in chosen.lora)
     preset = None if chosen.preset is None else find_preset(chosen.preset)
     listener = TerminalListener()
-    if preset is not None and preset.needs and not loras:
-        listener.warn(f"No --lora was given. {preset.needs}")
+    if preset is not None and not loras and not (chosen.cfg or 0) > 1:
+        check_distilled(chosen.preset, (), "give it with --lora")
     driving, driving_mask = (_video(path, chosen.resample, listener) for path in (chosen.driving, chosen.driving_mask))
     pictures = {
         "references": _pictures(chosen.reference),
