@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..mlx_backend.interface.presets import ORIENTATIONS, PRESETS, find_preset, size_of
+from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.presets import ORIENTATIONS, PRESETS, check_distilled, find_preset, size_of
+from ..mlx_backend.interface.requests import LoraRequest
 from ..mlx_backend.interface.settings import sampling_of, scene_of
 from ..mlx_backend.media.footage import seen
 from ..mlx_backend.media.timing import check_same_length, resampling
@@ -15,7 +18,7 @@ from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
 from ..mlx_backend.weights.checkpoints.snapshot import Snapshot
 from . import host, sockets
 from .conditioning import Scail2T5Encode
-from .loaders import LoadScail2MLX, chosen_snapshot, is_snapshot, new_store, open_folder, snapshot_input
+from .loaders import SMALL, LoadScail2MLX, chosen_snapshot, is_snapshot, meant, new_store, open_folder, snapshot_input
 from .neighbour import neighbour
 from .presets import Scail2Settings, preset_loras, published_loras
 from .sampling import Scail2Sampler
@@ -50,10 +53,16 @@ class Scail2Animate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, snapshot: str) -> bool | str:
-        """Accept what the list offers, and the path of any folder."""
-        known = is_snapshot(snapshot)
-        return known or f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
+    def validate_inputs(cls, snapshot: str | None, preset: str | None, use_loras: bool | None = True) -> bool | str:
+        """Accept what the list offers, the path of any folder, and presets whose LoRAs are there."""
+        if snapshot is not None and not is_snapshot(snapshot):
+            return f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
+        if None not in (snapshot, preset) and use_loras:
+            try:
+                _check_loras(snapshot, preset, published_loras(find_preset(preset)))
+            except RequestError as error:
+                return str(error)
+        return True
 
     @classmethod
     def fingerprint_inputs(
@@ -116,6 +125,8 @@ class Scail2Animate(io.ComfyNode):
         recording = Recording(host.HostListener())
         if not there.is_identity:
             recording.note(str(there))
+        if use_loras:
+            _check_loras(snapshot, preset, published_loras(chosen))
         loras = preset_loras(chosen, recording) if use_loras else ()
         store = new_store(Snapshot.open(open_folder(chosen_snapshot(snapshot))))
         models, prompts = Models.of(store, loras), Prompts(prompt, negative_prompt)
@@ -130,6 +141,14 @@ class Scail2Animate(io.ComfyNode):
                 store.release()
         back = resampling(len(frames), DEFAULTS.driving_fps, fps, len(driving[used]))
         return io.NodeOutput(to_image(seen(frames, back)), float(there.source), str(report))
+
+
+def _check_loras(snapshot: str, preset: str, there: Mapping[str, LoraRequest]) -> None:
+    """Raise RequestError for a preset without the LoRA that it cannot do without; the small model has no use for it."""
+    if meant(snapshot) != SMALL:
+        check_distilled(
+            preset, there, "put it in models/loras (or turn use_loras off for a model that has it built in)"
+        )
 
 
 def _inputs() -> list[io.Input]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.tiling import Tiling
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
 from .neighbour import neighbour
@@ -50,10 +52,20 @@ class WanVaeTiledDecode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, tile_size: int | None, tile_overlap: int | None) -> bool | str:
+        """Refuse tiles that cannot be cut before anything is queued."""
+        try:
+            if tile_size and tile_overlap is not None:
+                Tiling(tile_size, tile_overlap)
+        except RequestError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, vae, latent: dict, tile_size: int, tile_overlap: int) -> io.NodeOutput:
         """Return the frames as IMAGE, as many as the driving video had."""
         require_mlx()
-        from ..mlx_backend.pipelines.decode import Tiling, decode_latents
+        from ..mlx_backend.pipelines.decode import decode_latents
 
         tiling = Tiling(tile_size, tile_overlap) if tile_size else None
         with neighbour().at_work():

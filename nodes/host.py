@@ -15,6 +15,7 @@ import numpy as np
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.events import LOGGER, Listener, Progress
 from ..mlx_backend.interface.small_model import ASSETS
+from ..mlx_backend.interface.workload import Workload
 from ..mlx_backend.media.read import VIDEO_SUFFIXES
 from ..mlx_backend.weights.checkpoints.snapshot import TOKENIZERS
 from .neighbour import neighbour
@@ -26,6 +27,7 @@ OUTPUT = Path("output")  # outside ComfyUI
 SAMPLE = "scail2_"  # before the names of samples in ComfyUI's input folder
 SAMPLE_TYPES = (".png", ".mp4")
 TOKENIZER_FOLDERS = ("text_encoders", FOLDER_TYPE)
+WHOLE = 1000  # parts of a bar over a whole run
 TEXT_INTERVAL = 0.5  # seconds between two texts of a phase: a download moves on many times a second
 MAX_DEPTH = 3  # folders below one of ComfyUI's that are searched; an end also to links in a circle
 
@@ -47,8 +49,13 @@ class HostListener(Listener):
         self._line, self._shown_at = "", -math.inf
         self._previews = Previews()
 
+    def expect(self, work: Workload) -> None:
+        """Let one bar stand for the whole run, and the time that is told."""
+        self._status.expect(work)
+        self._bar = None
+
     def progress(self, event: Progress) -> None:
-        """Move the bar, and say where the run is; a phase of one part moves no bar."""
+        """Move the bar, and say where the run is; a phase of one part moves no bar of its own."""
         if event == self._event:  # a share of a phase that is no whole frame more
             return
         self._event = event
@@ -56,16 +63,19 @@ class HostListener(Listener):
         if fresh:
             self._phase = event.phase
             LOGGER.info("SCAIL-2: %s", event.phase)
-            self._bar = None  # ComfyUI's passes on nothing below what it passed on last
+            if self._status.share is None:
+                self._bar = None  # ComfyUI's passes on nothing below what it passed on last
         self._line = self._status.line(event)
         if fresh or event.done >= event.total or self._clock() - self._shown_at >= TEXT_INTERVAL:
             self._show()
+        share = self._status.share
+        done, total = (event.done, event.total) if share is None else (round(share * WHOLE), WHOLE)
         utils = sys.modules.get("comfy.utils")
-        if utils is None or event.total <= 1:
+        if utils is None or total <= 1:
             return
         if self._bar is None:
-            self._bar = utils.ProgressBar(event.total)
-        self._bar.update_absolute(event.done, event.total)
+            self._bar = utils.ProgressBar(total)
+        self._bar.update_absolute(done, total)
 
     @property
     def wants_preview(self) -> bool:

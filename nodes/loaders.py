@@ -119,9 +119,13 @@ class LoadScail2MLX(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, snapshot: str) -> bool | str:
-        """Accept what the list offers, and the path of any folder."""
-        known = snapshot == ONLY_FILES or is_snapshot(snapshot)
+    def validate_inputs(cls, snapshot: str | None, dit: str | None = FROM_SNAPSHOT) -> bool | str:
+        """Accept what the list offers, and the path of any folder; files alone need the model's own."""
+        if dit not in (None, FROM_SNAPSHOT) and host.model_path(FILE_INPUTS["dit"][1], dit) is None:
+            return f"There is no file '{dit}' in models/{FILE_INPUTS['dit'][1][0]}: choose one from the list."
+        if snapshot == ONLY_FILES and dit == FROM_SNAPSHOT:
+            return f"With snapshot '{ONLY_FILES}' the model's own file is needed: choose it at dit."
+        known = snapshot in (None, ONLY_FILES) or is_snapshot(snapshot)
         return known or f"There is no snapshot '{snapshot}' in the model folders: choose one from the list."
 
     @classmethod

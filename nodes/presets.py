@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..mlx_backend.interface.events import Listener
-from ..mlx_backend.interface.presets import LORA_FILES, ORIENTATIONS, PRESETS, SIZES, Preset, find_preset, size_of
+from ..mlx_backend.interface.limits import Limits
+from ..mlx_backend.interface.presets import (
+    LORA_FILES,
+    ORIENTATIONS,
+    PRESETS,
+    SIZES,
+    Preset,
+    check_distilled,
+    find_preset,
+    size_of,
+)
 from ..mlx_backend.interface.requests import LoraRequest, SamplingSettings
 from ..mlx_backend.interface.settings import SETTINGS, sampling_of
 from ..mlx_backend.interface.variants import GRIDS, SOLVERS
 from . import host, sockets
 from .settings import DEFAULTS, widget
+
+if TYPE_CHECKING:
+    from ..mlx_backend.pipelines.store import Handle
 
 AS_PRESET = "as preset"
 UNTRIED = "Nobody has tried the presets on the real weights."
@@ -30,8 +44,8 @@ class Scail2Settings(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Values that go together, for the SCAIL-2 Sampler: connect each output to the sampler's widget "
             f"of the same name. Any value can be overridden. {UNTRIED}",
-            search_aliases=["scail", "preset", "fast", "quality", "size", "resolution"],
-            inputs=[*_choices(), *_overrides()],
+            search_aliases=["scail", "preset", "fast", "distilled", "quality", "size", "resolution"],
+            inputs=[*_choices(), *_overrides(), _model()],
             outputs=[
                 io.Int.Output("steps", display_name="steps"),
                 io.Float.Output("cfg", display_name="cfg"),
@@ -56,8 +70,11 @@ class Scail2Settings(io.ComfyNode):
         override_grid: str = AS_PRESET,
         override_width: int = 0,
         override_height: int = 0,
+        model=None,
     ) -> io.NodeOutput:
         """Return steps, cfg, shift, solver, grid, width and height, and show them."""
+        if model is not None:
+            _check_model(preset, model)
         chosen, (width, height) = find_preset(preset), size_of(size, orientation)
         width, height = override_width or width, override_height or height
         given = {"steps": override_steps, "cfg": override_cfg, "shift": override_shift}
@@ -93,6 +110,13 @@ def preset_loras(preset: Preset, listener: Listener) -> tuple[LoraRequest, ...]:
     if missing:
         listener.warn(f"Not found in models/loras: {', '.join(missing)}. {preset.needs}")
     return tuple(found.values())
+
+
+def _check_model(preset: str, model: Handle) -> None:
+    """Raise RequestError for a model without any LoRA where the preset needs one; a small one knows its own recipe."""
+    if not Limits.of(model.store.snapshot.settings).values:
+        loras = [lora for lora, _ in find_preset(preset).loras] if model.loras else []
+        check_distilled(preset, loras, "put SCAIL-2 LoRA between loader and sampler, and connect its model here")
 
 
 def _in_words(settings: SamplingSettings) -> str:
@@ -132,6 +156,15 @@ def _choices() -> list[io.Input]:
             "unless you turn its follow_orientation off.",
         ),
     ]
+
+
+def _model() -> io.Input:
+    return sockets.Model.Input(
+        "model",
+        optional=True,
+        tooltip="What the sampler gets, from SCAIL-2 LoRA: a preset that is made for LoRAs is then refused where the "
+        "model has none.",
+    )
 
 
 def _overrides() -> list[io.Input]:

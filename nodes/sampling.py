@@ -40,11 +40,18 @@ class Scail2Sampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, width: int | None, height: int | None, segment_length: int | None, segment_overlap: int | None
+        cls,
+        width: int | None,
+        height: int | None,
+        segment_length: int | None,
+        segment_overlap: int | None,
+        history: str | None = None,
+        colour_anchor: str | None = None,
     ) -> bool | str:
         """Refuse what constants decide before anything is queued."""
         segments = {"segment_length": segment_length, "segment_overlap": segment_overlap}
-        return checked({"width": width, "height": height} | segments)
+        continued = {"history": history, "colour_anchor": colour_anchor}
+        return checked({"width": width, "height": height} | segments | continued)
 
     @classmethod
     def execute(

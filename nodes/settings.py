@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.continuation import Continuation
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.geometry import check_size
 from ..mlx_backend.interface.segments import check_segments
@@ -15,6 +16,7 @@ from ..mlx_backend.interface.settings import ROWS, SETTINGS, Setting, complete
 from ..mlx_backend.members.scail2 import MEMBER
 
 DEFAULTS = MEMBER.defaults
+CONTINUED = ("history", "colour_anchor")
 SEGMENTS = ("segment_length", "segment_overlap")
 
 
@@ -29,20 +31,24 @@ def widgets(*names: str) -> list[io.Input]:
 
 
 def checked(given: Mapping[str, Any]) -> bool | str:
-    """Return True for sizes and segments that a run can have, else the sentence that says what is allowed.
+    """Return True for sizes, segments and choices that a run can have, else the sentence that says what is allowed.
 
     ComfyUI asks before anything is queued, with None for what is linked; it leaves limits to whoever is asked.
     """
     values = {name: value for name, value in given.items() if value is not None}
     for name, value in values.items():
         row = SETTINGS[name]
-        if not row.low <= value <= row.high:
+        if row.choices:
+            if value not in row.choices:
+                return f"The {name} '{value}' is unknown: choose one of {', '.join(row.choices)}."
+        elif not row.low <= value <= row.high:
             return f"The {name} is {value}, but it must be {row.low:g} to {row.high:g}."
-    values = complete({name: values.get(name) for name in ("width", "height", *SEGMENTS)}, DEFAULTS)
+    values = complete({name: values.get(name) for name in ("width", "height", *SEGMENTS, *CONTINUED)}, DEFAULTS)
     try:
         check_size(values["width"], values["height"])
         if not any(name in given and given[name] is None for name in SEGMENTS):
             check_segments(values["segment_length"], values["segment_overlap"])
+        Continuation(history=values["history"], anchor=values["colour_anchor"])
     except RequestError as error:
         return str(error)
     return True

@@ -5,23 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..mlx_backend.interface.events import Progress
+from ..mlx_backend.interface.workload import Course, Workload
 
 
 class Status:
-    """Follows the events of one node's run; `clock` returns seconds."""
+    """Follows the events of one node's run; `clock` returns seconds.
+
+    Where the whole run is known, what is left is told of all of it, else of the phase.
+    """
 
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
         self._began = clock()
         self._last = Progress(phase="", done=0, total=0)
         self._last_at = self._began
+        self._course: Course | None = None
         self._paces: dict[str, tuple[float, int]] = {}  # by phase: seconds, and the units done in them
+
+    def expect(self, work: Workload) -> None:
+        """Take note of what the whole run is made of."""
+        self._course = Course(work, self._clock)
+
+    @property
+    def share(self) -> float | None:
+        """How much of the whole run is behind, 0..1; None where that is not known."""
+        return None if self._course is None else self._course.share
 
     def line(self, event: Progress) -> str:
         """Return the words for an event, which comes after all those before."""
         from ..mlx_backend.runtime.probe import duration  # it needs MLX, which is not imported before a node runs
 
-        left = self._seconds_left(event)
+        left, how = self._seconds_left(event), "about"
+        if self._course is not None:
+            self._course.follow(event)
+            left, how = self._course.seconds_left or None, "about" if self._course.is_timed else "at least"
         words = [event.phase]
         if event.segments > 1:
             words.append(f"segment {event.segment}/{event.segments}")
@@ -30,7 +47,7 @@ class Status:
         elif event.total > 1:
             words.append(f"{event.done / event.total:.0%}")
         if left is not None:
-            words.append(f"about {duration(left)} to go")
+            words.append(f"{how} {duration(left)} to go")
         return f"{', '.join(words)} ({duration(self._last_at - self._began)} so far)"
 
     def _seconds_left(self, event: Progress) -> float | None:

@@ -206,8 +206,8 @@ def test_a_snapshot_that_is_gone_is_refused(nodes, run):
     with pytest.raises(Exception, match="There is no snapshot 'gone'"):
         nodes["Scail2Animate"](choices(snapshot="gone"))
     node = next(cls for cls in load_pack().NODES if cls.GET_SCHEMA().node_id == "Scail2Animate")
-    assert "There is no snapshot 'gone'" in node.validate_inputs("gone")
-    assert node.validate_inputs(SNAPSHOT) is True
+    assert "There is no snapshot 'gone'" in node.validate_inputs("gone", "quality")
+    assert node.validate_inputs(SNAPSHOT, "quality") is True
 
 
 # LoRAs
@@ -256,15 +256,27 @@ def test_the_presets_loras_are_used_where_they_lie(nodes, run, loras):
 
 
 def test_loras_that_are_not_there_are_named(nodes, run, loras):
-    folder = loras("bias-aware-dpo-lora.pt", "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors")
+    folder = loras("lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors")
     nodes["Scail2Animate"](choices(preset="fast"))
-    assert [lora.path for lora in run.models.dit.loras] == [folder / "bias-aware-dpo-lora.pt"]
+    assert [lora.path.parent for lora in run.models.dit.loras] == [folder]
     (warning,) = run.recording.warnings
-    assert warning.startswith("Not found in models/loras: lightx2v (lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16")
-    assert "wants more steps" in warning
+    assert warning.startswith("Not found in models/loras: DPO (wan2.1_SCAIL_2_DPO_lora_bf16")
     nodes["Scail2Animate"](choices(preset="quality"))
     assert run.models.dit.loras == ()
     assert run.recording.warnings == []
+
+
+def test_a_preset_without_the_lora_that_it_needs_is_refused_before_the_queue_and_in_a_run(nodes, run, loras):
+    loras("bias-aware-dpo-lora.pt", "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors")
+    node = next(cls for cls in load_pack().NODES if cls.GET_SCHEMA().node_id == "Scail2Animate")
+    for name in ("fast", "distilled"):
+        assert f"The preset '{name}' is made for the LoRA lightx2v" in node.validate_inputs(SNAPSHOT, name)
+        with pytest.raises(Exception, match="put it in models/loras"):
+            nodes["Scail2Animate"](choices(preset=name))
+    assert not run.stores
+    assert node.validate_inputs(SNAPSHOT, "fast", use_loras=False) is True
+    assert node.validate_inputs(SNAPSHOT, "quality") is True
+    assert node.validate_inputs(SNAPSHOT, None) is True
 
 
 def test_each_lora_of_the_presets_has_published_names_which_the_help_tells():
@@ -300,10 +312,11 @@ def test_it_runs_again_when_a_file_of_the_model_or_a_lora_changes(loras, tmp_pat
 
 def test_a_request_is_what_the_lora_node_makes(nodes, run, loras):
     """One path for LoRAs: the request of Scail2LoraLoader at the same strength is equal."""
-    folder = loras("wan2.1_SCAIL_2_DPO_lora_bf16.safetensors")
-    nodes["Scail2Animate"](choices(preset="fast"))
+    file = "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors"
+    folder = loras(file)
+    nodes["Scail2Animate"](choices(preset="distilled"))
     model = nodes["LoadScail2MLX"]({"snapshot": SNAPSHOT, "precision": "auto"})[0]
-    lora = {"lora": "wan2.1_SCAIL_2_DPO_lora_bf16.safetensors", "strength": 1.0, "allow_unknown": False}
+    lora = {"lora": file, "strength": 1.0, "allow_unknown": False}
     (one,) = nodes["Scail2LoraLoader"]({"model": model} | lora)
     assert run.models.dit.loras == one.loras
     assert one.loras[0].path == LoraRequest(folder / lora["lora"]).path

@@ -258,7 +258,7 @@ class Probe:
     rate = Rate(1e12, "float32", 768)
 
     @staticmethod
-    def forecast(flops, passes):
+    def forecast(flops, passes, beside):
         return f"Expect {passes} passes."
 
 

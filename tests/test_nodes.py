@@ -375,3 +375,27 @@ def test_constants_that_no_run_can_have_are_refused_before_the_queue(node, chang
     cls = next(cls for cls in load_pack().NODES if cls.GET_SCHEMA().node_id == node)
     found = cls.validate_inputs(**given)
     assert found is True if said is True else re.search(said, found)
+
+
+def node_class(node_id):
+    return next(cls for cls in load_pack().NODES if cls.GET_SCHEMA().node_id == node_id)
+
+
+def test_choices_that_exclude_each_other_are_refused_before_the_queue():
+    size = {"width": 96, "height": 64, "segment_length": 81, "segment_overlap": 5}
+    check = node_class("Scail2Sampler").validate_inputs
+    assert check(**size, history="latents", colour_anchor="latent") is True
+    assert check(**size, history="latents", colour_anchor=None) is True
+    assert "cannot go with the history 'latents'" in check(**size, history="latents", colour_anchor="lab")
+    assert "history 'films' is unknown" in check(**size, history="films")
+
+
+def test_tiles_and_files_that_cannot_be_are_refused_before_the_queue():
+    decode = node_class("WanVaeTiledDecode").validate_inputs
+    assert decode(0, 64) is True
+    assert decode(None, 64) is True
+    assert "does not fit tiles of 128" in decode(128, 96)
+    load = node_class("LoadScail2MLX").validate_inputs
+    assert "choose it at dit" in load("only the files below")
+    assert load("only the files below", None) is True
+    assert "There is no file 'gone.safetensors'" in load("auto", "gone.safetensors")

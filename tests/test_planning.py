@@ -109,8 +109,8 @@ def test_the_forecast_says_how_long_and_in_what_memory(how, snapshot, listener, 
         rate = Rate(1e12, "float32", 768)
 
         @staticmethod
-        def forecast(flops, passes):
-            return f"{passes} passes of {flops / 1e9:.1f} GFLOP."
+        def forecast(flops, passes, beside):
+            return f"{passes} passes of {flops / 1e9:.1f} GFLOP, {beside / 1e9:.1f} beside."
 
     notes = []
     monkeypatch.setattr(listener, "note", notes.append)

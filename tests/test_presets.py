@@ -20,6 +20,7 @@ from mlx_backend.pipelines.picture import ClipRequest
 from mlx_backend.sampling.solvers import make_solver
 
 FAST = a_sampling(steps=6, cfg=1.0, shift=8.0, solver="euler", grid="simple")
+DISTILLED = a_sampling(steps=4, cfg=1.0, shift=5.0, solver="euler", grid="simple")
 BALANCED = a_sampling(steps=16, cfg=5.0, shift=3.0, solver="dpm++")
 OUTPUTS = ["steps", "cfg", "shift", "solver", "grid", "width", "height"]
 ALL = {
@@ -48,14 +49,29 @@ def at(name, width, height, own=None):
 
 def test_the_presets_are_these():
     settings = {name: at(name, 896, 512) for name in PRESETS}
-    assert settings == {"fast": FAST, "balanced": BALANCED, "quality": a_sampling()}
-    assert [settings[name].passes for name in PRESETS] == [6, 32, 80]
+    assert settings == {
+        "fast": FAST,
+        "distilled": DISTILLED,
+        "balanced": BALANCED,
+        "quality": a_sampling(),
+    }
+    assert [settings[name].passes for name in PRESETS] == [6, 4, 32, 80]
+
+
+def test_the_distilled_recipe_steps_at_the_levels_it_was_trained_on():
+    """Levels 1000, 750, 500, 250 of 1000, shifted by 5."""
+    schedule = make_solver("euler", DISTILLED.steps, DISTILLED.shift, DISTILLED.grid).schedule
+    expected = [5 * level / (1 + 4 * level) for level in (1, 0.75, 0.5, 0.25)]
+    # sigmas are rounded to float32
+    assert np.allclose(schedule.sigmas, [*expected, 0], rtol=1e-6)
+    assert np.allclose(schedule.timesteps, [1000 * sigma for sigma in expected], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_shift_follows_the_size_where_it_is_upstreams(name):
     shifts = [at(name, *size).shift for size in ((832, 480), (512, 896), (1280, 704), (704, 1280))]
-    assert shifts == ([8, 8, 8, 8] if name == "fast" else [3, 3, 5, 5])
+    fixed = {"fast": 8, "distilled": 5}
+    assert shifts == ([fixed[name]] * 4 if name in fixed else [3, 3, 5, 5])
 
 
 def test_between_two_sizes_the_nearer_ones_shift_is_taken():
@@ -86,7 +102,7 @@ def test_sizes_and_orientations():
 @pytest.mark.parametrize(
     ("find", "words"),
     [
-        (lambda: find_preset("turbo"), "preset 'turbo' is unknown: choose one of fast, balanced, quality"),
+        (lambda: find_preset("turbo"), "preset 'turbo' is unknown: choose one of fast, distilled, balanced, quality"),
         (lambda: size_of("4k", "landscape"), r"size '4k' is unknown: choose one of 512p \(896x512\)"),
         (lambda: size_of("512p (896x512)", "square"), "orientation 'square' is unknown: choose one of landscape"),
     ],
@@ -123,7 +139,7 @@ def test_untouched_the_node_is_the_untouched_sampler(nodes):
     """All first choices give what the sampler has by itself."""
     inputs = {item.id: item for item in schema("Scail2Settings").inputs}
     sampler = {item.id: item.default for item in schema("Scail2Sampler").inputs if item.id in OUTPUTS}
-    defaults = {name: item.default for name, item in inputs.items()}
+    defaults = {name: item.default for name, item in inputs.items() if hasattr(item, "default")}
     assert dict(zip(OUTPUTS, nodes["Scail2Settings"](defaults), strict=True)) == sampler
 
 
@@ -173,6 +189,16 @@ def test_the_tooltip_and_the_help_name_the_values_of_the_table():
         assert values == [preset.solver, preset.grid, f"{preset.steps}", f"{preset.cfg:g}", shift]
 
 
+def test_a_model_without_loras_is_refused_what_needs_them(nodes):
+    model = nodes["LoadScail2MLX"]({"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"})[0]
+    with pytest.raises(Exception, match="made for the LoRA lightx2v .* put SCAIL-2 LoRA between"):
+        chosen(nodes, "fast", model=model)
+    assert chosen(nodes, "fast", model=replace(model, loras=("a LoRA",))) == chosen(nodes, "fast")
+    assert chosen(nodes, "quality", model=model) == chosen(nodes, "quality")
+    small = nodes["LoadScail2MLX"]({"snapshot": "the small puppet model of this pack", "precision": "auto"})[0]
+    assert chosen(nodes, "fast", model=small) == chosen(nodes, "fast"), "it knows its own recipe"
+
+
 # The command line
 
 
@@ -215,22 +241,24 @@ def told(monkeypatch):
     ],
 )
 def test_options_win_over_the_preset(options, expected, tmp_path, told):
-    assert main(command(tmp_path, *options)) == 0
+    lora = tmp_path / "a.safetensors"
+    lora.write_bytes(b"")
+    assert main(command(tmp_path, *options, "--lora", lora)) == 0
     assert told == [expected]
 
 
-def test_a_preset_made_for_loras_says_so_without_them(tmp_path, told, caplog):
-    lora = tmp_path / "a.safetensors"
-    lora.write_bytes(b"")
-    for options, warned in (((), True), (("--lora", lora), False)):
-        caplog.clear()
-        assert main(command(tmp_path, "--preset", "fast", *options)) == 0
-        assert ("No --lora was given" in caplog.text) is warned
+@pytest.mark.parametrize("name", ["fast", "distilled"])
+def test_a_preset_made_for_loras_is_refused_without_them(name, tmp_path, told, capsys):
+    assert main(command(tmp_path, "--preset", name)) == 2
+    said = capsys.readouterr().err
+    assert f"The preset '{name}' is made for the LoRA lightx2v" in said
+    assert "--lora, or choose a preset that needs none (balanced, quality)" in said
+    assert main(command(tmp_path, "--preset", name, "--cfg", 5)) == 0, "guided, it is another recipe"
 
 
 def test_a_preset_that_is_unknown_ends_the_command(tmp_path, capsys):
     assert main(command(tmp_path, "--preset", "turbo")) == 2
-    assert "'turbo' is unknown: choose one of fast, balanced, quality" in capsys.readouterr().err
+    assert "'turbo' is unknown: choose one of fast, distilled, balanced, quality" in capsys.readouterr().err
     assert not (tmp_path / "o.npy").exists()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..interface.errors import RequestError
 from ..interface.pictures import Pictures
-from ..interface.presets import PRESETS, Preset, find_preset
+from ..interface.presets import PRESETS, Preset, check_distilled, find_preset
 from ..interface.requests import LoraRequest, SamplingSettings, Scene
 from ..interface.settings import sampling_of, scene_of
 from ..interface.variants import PROCESSES, RESIDENCIES, Defaults
@@ -108,8 +108,8 @@ def run(chosen: argparse.Namespace) -> None:
     loras, low_loras = by_expert(snapshot, *lists)
     preset = None if chosen.preset is None else find_preset(chosen.preset)
     listener = TerminalListener()
-    if preset is not None and preset.needs and not loras:
-        listener.warn(f"No --lora was given. {preset.needs}")
+    if preset is not None and not loras and not (chosen.cfg or 0) > 1:
+        check_distilled(chosen.preset, (), "give it with --lora")
     defaults, noise = defaults_of(snapshot), noise_of(chosen)
     scene, settings = _asked(chosen, defaults, preset, listener)
     fps = scene.fps if chosen.fps is None else chosen.fps

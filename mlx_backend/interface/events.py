@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .workload import Workload
 
 LOGGER = logging.getLogger("scail2_mlx")
 
@@ -43,6 +47,9 @@ class Listener:
 
     def held(self, peak: int) -> None:
         """Take note of the most bytes that MLX held in another process since this was told last."""
+
+    def expect(self, work: Workload) -> None:
+        """Take note of what the whole run is made of; told before its first phase."""
 
     def check_cancelled(self) -> None:
         """Raise to stop the run; called at least once per DiT block and per VAE frame."""

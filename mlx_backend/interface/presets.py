@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,10 +44,12 @@ class Preset:
         return f"This preset is made for the LoRAs {listed}: the model alone wants more steps, and guidance."
 
 
-# "fast" is ComfyUI's template for SCAIL-2, whose nodes are wired so that the shift is 8; "balanced" is what another
+# "fast" is ComfyUI's template for SCAIL-2, whose nodes are wired so that the shift is 8; "distilled" is what lightx2v
+# was trained for: levels 1000, 750, 500 and 250, shifted by 5, which are no whole timesteps; "balanced" is what another
 # port on MLX (xocialize/scail-2-mlx) reports to match upstream's 40 steps; "quality" is upstream's.
 PRESETS = {
     "fast": Preset(steps=6, cfg=1.0, shift=8.0, solver="euler", grid="simple", loras=(("lightx2v", 0.8), ("DPO", 1.0))),
+    "distilled": Preset(steps=4, cfg=1.0, shift=5.0, solver="euler", grid="simple", loras=(("lightx2v", 1.0),)),
     "balanced": Preset(steps=16, cfg=5.0, solver="dpm++"),
     "quality": Preset(steps=40, cfg=5.0, solver="unipc"),
 }
@@ -61,9 +63,25 @@ LORA_FILES = {
     ),
     "DPO": ("wan2.1_SCAIL_2_DPO_lora_bf16", "bias-aware-dpo-lora"),
 }
+DISTILLING = "lightx2v"  # without it few steps do not do
 
 # Width and height in landscape, by the name under which upstream's weights are known.
 SIZES = {"512p (896x512)": (896, 512), "512p (832x480)": (832, 480), "704p (1280x704)": (1280, 704)}
+
+
+def check_distilled(name: str, loras: Collection[str], advice: str) -> None:
+    """Raise RequestError where a preset takes few steps because of a LoRA that is not among `loras`, by its names.
+
+    `advice` says what to do about it.
+    """
+    preset = find_preset(name)
+    if DISTILLING in dict(preset.loras) and DISTILLING not in loras:
+        others = ", ".join(other for other, row in PRESETS.items() if not row.loras)
+        raise RequestError(
+            f"The preset '{name}' is made for the LoRA {DISTILLING} ({' or '.join(LORA_FILES[DISTILLING])}), without "
+            f"which {preset.steps} steps without guidance make a poor picture, and it is not there: {advice}, or "
+            f"choose a preset that needs none ({others})."
+        )
 
 
 def find_preset(name: str) -> Preset:

@@ -111,6 +111,11 @@ class ComfyMaterial:
         return
 
     @property
+    def stages(self) -> tuple[()]:
+        """See Material."""
+        return ()
+
+    @property
     def described(self) -> str:
         """See Material."""
         return f"ComfyUI {self.range_shift}"

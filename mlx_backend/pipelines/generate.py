@@ -15,4 +15,5 @@ def generate(run: Run, tiling: Tiling | None, session: Session) -> np.ndarray:
 
     Raises RequestError, WeightsError, NumericsError, and whatever the listener raises to stop.
     """
-    return decode_latents(run.models.vae, sample_pictures(run, session), tiling, session.listener)
+    latents = sample_pictures(run, session, decodes=True)
+    return decode_latents(run.models.vae, latents, tiling, session.listener)

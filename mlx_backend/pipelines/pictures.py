@@ -66,6 +66,13 @@ class PictureMaterial:
         return self.run.plan
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """See Material."""
+        shows_clip = bool(self.run.seen_by_clip) and self.clip_tokens is None
+        made = {"text": isinstance(self.text, Prompts), "clip": shows_clip, "pictures": True}
+        return tuple(name for name, is_made in made.items() if is_made)
+
+    @property
     def described(self) -> str:
         """See Material."""
         return self.run.scene.described
@@ -192,9 +199,9 @@ def prepare(
     return Run(models=models, material=material, settings=settings, how=how, facts=_facts(scene))
 
 
-def sample_pictures(run: Run, session: Session) -> SegmentLatents:
-    """Return the latents of a run on pictures, and how they join to one clip."""
-    made = sample(run, session)
+def sample_pictures(run: Run, session: Session, *, decodes: bool = False) -> SegmentLatents:
+    """Return the latents of a run on pictures, and how they join to one clip; `decodes`: see `sample`."""
+    made = sample(run, session, decodes)
     return SegmentLatents(
         made,
         run.material.plan,

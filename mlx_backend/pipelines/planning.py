@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ..interface.chunks import dispatch_limit
@@ -16,11 +16,12 @@ from ..interface.segments import Segment, SegmentPlan
 from ..interface.tiling import TILE_STEP, Tiling
 from ..interface.tokens import Tokens
 from ..interface.variants import RESIDENCIES
+from ..interface.workload import Workload
 from ..members.member import Member, PreparedRun
 from ..members.scail2 import MEMBER as SCAIL2_MEMBER
-from ..planning.ledger import dit_pass, total_flops
 from ..planning.memory import Backend
 from ..planning.planner import PHASES, TILES, Job, ModelSizes, RunPlan, check_fits, choose, predict
+from ..planning.workload import STAGES, workload
 from ..runtime.machine import free_memory, this_machine
 from ..runtime.probe import Probe, probe
 from ..weights.checkpoints.components import PartSizes
@@ -75,24 +76,35 @@ def _choose(dit: Handle | None, model: ModelSizes, job: Job, only: tuple[str, ..
     return plan
 
 
+def expected(plan: RunPlan, tokens: Sequence[Tokens], settings: SamplingSettings, stages: Collection[str]) -> Workload:
+    """Return what a run computes, at this machine's rate; see planning/workload.py."""
+    return workload(plan, tokens, settings, machine_probe().rate.flops_per_s, stages)
+
+
 def forecast(
-    plan: RunPlan, tokens: Sequence[Tokens], settings: SamplingSettings, budget: int, listener: Listener
+    plan: RunPlan,
+    tokens: Sequence[Tokens],
+    settings: SamplingSettings,
+    budget: int,
+    listener: Listener,
+    stages: Collection[str] = STAGES,
 ) -> None:
-    """Tell the user how segments whose passes have so many tokens will be made, in what memory, how fast at best."""
+    """Tell the user how segments whose passes have so many tokens will be made, in what memory, how fast at best.
+
+    `stages`: what the run has beside its passes, of STAGES; their time is told too.
+    """
     found = machine_probe()
-    passes = settings.passes
-    flops = sum(
-        passes * total_flops(dit_pass(plan.model.dit, each, on_gpu=plan.backend.on_gpu, compute=plan.backend.compute))
-        for each in tokens
-    )
-    count = passes * len(tokens)
+    parts = expected(plan, tokens, settings, stages).parts
+    flops = sum(part.flops for part in parts if part.network == "dit")
+    beside = sum(part.flops for part in parts) - flops
+    count = settings.passes * len(tokens)
     groups = plan.backend.head_groups
     attention = f", attention in {groups} groups of heads" if groups > 1 else ""
     how = "its blocks streamed from disk" if plan.residency == "streamed" else "all of it in memory"
     tiles = f", the VAE in tiles of {plan.tile} pixels" if plan.tile else ""
     listener.note(
         f"{found.sentence} The model runs with {how}{attention}{tiles}, in about {plan.needed_bytes / 1e9:.1f} of "
-        f"{budget / 1e9:.1f} GB. {found.forecast(flops / count, count)}"
+        f"{budget / 1e9:.1f} GB. {found.forecast(flops / count, count, beside)}"
     )
 
 

@@ -18,6 +18,7 @@ from ..interface.errors import WeightsError
 from ..interface.events import LOGGER, Listener, Progress
 from ..interface.requests import LoraRequest
 from ..interface.version import VERSION
+from ..interface.workload import Workload
 from ..runtime.machine import this_machine
 from ..weights.checkpoints.identity import file_identity
 from .run import Material, Run
@@ -88,6 +89,10 @@ class Recording(Listener):
         """Count what another process held to the phase, and pass it on."""
         self._elsewhere = max(self._elsewhere, peak)
         self._listener.held(peak)
+
+    def expect(self, work: Workload) -> None:
+        """Pass on what the run is made of."""
+        self._listener.expect(work)
 
     def check_cancelled(self) -> None:
         """Raise what the listener raises."""

@@ -45,6 +45,10 @@ class Material(Protocol):
         """How the segments join to one clip; None where each is a clip of its own."""
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """What is made in the run beside its passes, of planning/workload.py's STAGES, decoding left out."""
+
+    @property
     def described(self) -> str:
         """What is no array, as part of a kept segment's name."""
 

@@ -14,22 +14,25 @@ from ..runtime.memory import bounded_cache
 from .denoising import Denoising
 from .experts import Experts
 from .finished import FinishedSegments
-from .planning import budget_of, forecast
+from .planning import budget_of, expected, forecast
 from .run import Run, Session
 from .store import enter
 
 
-def sample(run: Run, session: Session) -> tuple[np.ndarray, ...]:
+def sample(run: Run, session: Session, decodes: bool = False) -> tuple[np.ndarray, ...]:
     """Denoise every segment, as planned, that the session's folder does not hold already; keep each that is finished.
 
-    Returns normalised latents [C, T, h, w], float32, of all segments. Raises RequestError, WeightsError, NumericsError,
+    `decodes`: whether the caller decodes them then, with the same listener, so that its bar counts that too. Returns
+    normalised latents [C, T, h, w], float32, of all segments. Raises RequestError, WeightsError, NumericsError,
     and whatever the listener raises to stop.
     """
     listener, settings, segments = session.listener, run.settings, len(run.material.sizes)
     elsewhere = run.models.dit.store.elsewhere
     if elsewhere is not None:
-        return elsewhere.call(sample, run, session, listener=listener)
-    forecast(run.how, run.material.tokens, settings, budget_of(run.models.dit), listener)
+        return elsewhere.call(sample, run, session, decodes, listener=listener)
+    told, stages = (run.how, run.material.tokens, settings), run.material.stages
+    forecast(*told, budget_of(run.models.dit), listener, (*stages, "decode") if stages else ())
+    listener.expect(expected(*told, (*stages, "decode") if decodes else stages))
     with bounded_cache():
         material = run.material.ready(run, session)
         finished = FinishedSegments.of(session.kept, run, material)

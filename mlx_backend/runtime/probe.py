@@ -51,6 +51,7 @@ class Forecast:
 
     seconds_per_pass: float
     passes: int
+    beside: float = 0.0  # of the encoders and the VAE
 
     @property
     def seconds(self) -> float:
@@ -59,10 +60,12 @@ class Forecast:
 
     def __str__(self) -> str:
         """Describe it in a sentence."""
-        return (
-            f"Expect {duration(self.seconds_per_pass)} for a pass and {duration(self.seconds)} for {self.passes} "
-            f"pass{'es' * (self.passes != 1)}, at this rate."
-        )
+        passes = f"{duration(self.seconds)} for {self.passes} pass{'es' * (self.passes != 1)}"
+        a_pass = f"Expect {duration(self.seconds_per_pass)} for a pass"
+        if not self.beside:
+            return f"{a_pass} and {passes}, at this rate."
+        whole = duration(self.seconds + self.beside)
+        return f"{a_pass}, {passes} and {whole} with the encoders and the VAE, at this rate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,9 @@ class Probe:
             parts.append(f"of which Metal recommends {self.machine.working_set_bytes / 1e9:.0f} GB")
         return f"{', '.join(parts)}. {self.tensor_units.sentence}".strip()
 
-    def forecast(self, pass_flops: float, passes: int) -> Forecast:
-        """Return what `passes` passes of `pass_flops` FLOPs each will take."""
-        return Forecast(pass_flops / self.rate.flops_per_s, passes)
+    def forecast(self, pass_flops: float, passes: int, beside: float = 0.0) -> Forecast:
+        """Return what `passes` passes of `pass_flops` FLOPs each will take, and so many FLOPs `beside` them."""
+        return Forecast(pass_flops / self.rate.flops_per_s, passes, beside / self.rate.flops_per_s)
 
 
 def probe() -> Probe:

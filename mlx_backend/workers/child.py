@@ -18,6 +18,7 @@ import psutil
 
 from ..interface.errors import BackendError, Cancelled
 from ..interface.events import LOGGER, Listener, Progress
+from ..interface.workload import Workload
 from ..pipelines.store import collect
 from ..runtime.machine import held_memory
 from .channel import Channel
@@ -47,6 +48,10 @@ class Teller(Listener):
     def note(self, message: str) -> None:
         """Tell the note."""
         self.channel.send(Told("note", message))
+
+    def expect(self, work: Workload) -> None:
+        """Tell what the whole run is made of."""
+        self.channel.send(Told("expect", work))
 
     def preview(self, latent: np.ndarray) -> None:
         """Tell what there is to see."""

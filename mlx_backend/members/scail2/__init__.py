@@ -57,7 +57,7 @@ class Scail2(Member):
                 "patch_embedding_mask": (before, after),
             },
             numbers=(references * pixels + size.frames * pixels // 4) * (self.space.channels + SCAIL2_DIT.mask_dim),
-            shared=(("a reference", 1, width, height),) * references,
+            shared=(("the reference", 1, width, height),) * references,
             encoded=(("the driving video", frames, width // 2, height // 2),),
             pictures=("driving video and its mask", 2),
         )
