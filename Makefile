@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# One process per core, at most four (each takes about 1.5 GB); a file's tests stay together, as they share fixtures.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test check fix bench clean
 
@@ -13,12 +15,12 @@ demo: $(INSTALLED)  ## run the sample workflow through the nodes, without ComfyU
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 check: $(INSTALLED)  ## format, lint and test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 fix: $(INSTALLED)  ## format, and mend what the linter can
 	$(BIN)/ruff format .

