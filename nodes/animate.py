@@ -12,6 +12,7 @@ from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.presets import ORIENTATIONS, PRESETS, check_distilled, find_preset, size_of
 from ..mlx_backend.interface.requests import LoraRequest
 from ..mlx_backend.interface.settings import sampling_of, scene_of
+from ..mlx_backend.interface.variants import PROCESSES
 from ..mlx_backend.media.footage import seen
 from ..mlx_backend.media.timing import check_same_length, resampling
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
@@ -75,7 +76,7 @@ class Scail2Animate(io.ComfyNode):
         chosen = PRESETS.get(preset) if use_loras else None
         loras = [] if chosen is None else [lora.path for lora in published_loras(chosen).values()]
         files = LoadScail2MLX.fingerprint_inputs(snapshot, PRECISIONS[0]) if snapshot else ()
-        return (*files, *((str(path), path.stat().st_mtime_ns) for path in loras))
+        return (*files, *map(host.file_state, loras))
 
     @classmethod
     def execute(
@@ -95,6 +96,7 @@ class Scail2Animate(io.ComfyNode):
         reference_mask: torch.Tensor | None = None,
         driving_mask: torch.Tensor | None = None,
         use_loras: bool = True,
+        process: str = PROCESSES[0],
     ) -> io.NodeOutput:
         """Return the frames, as many as the driving video has, their rate, and the report as JSON."""
         (driving, own), (mask, _) = to_clip(driving_video), to_clip(driving_mask)
@@ -128,7 +130,7 @@ class Scail2Animate(io.ComfyNode):
         if use_loras:
             _check_loras(snapshot, preset, published_loras(chosen))
         loras = preset_loras(chosen, recording) if use_loras else ()
-        store = new_store(Snapshot.open(open_folder(chosen_snapshot(snapshot))))
+        store = new_store(Snapshot.open(open_folder(chosen_snapshot(snapshot))), process=process)
         models, prompts = Models.of(store, loras), Prompts(prompt, negative_prompt)
         with neighbour().at_work():
             host.free_torch_memory()
@@ -197,4 +199,5 @@ def _inputs() -> list[io.Input]:
             "names. The node says which were found.",
             advanced=True,
         ),
+        *sockets.inputs_of(LoadScail2MLX, "process"),
     ]

@@ -123,6 +123,15 @@ class HostListener(Listener):
             instance.send_progress_text("\n".join(lines), context.node_id)
 
 
+def file_state(path: Path) -> tuple[str, int, int] | tuple[str]:
+    """Return what changes when a file does: path, time and size; the path alone where a link leads nowhere."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (str(path),)
+    return str(path), status.st_mtime_ns, status.st_size
+
+
 def free_torch_memory() -> None:
     """Make ComfyUI unload its own models: on a Mac they share the memory that MLX is about to need."""
     management = sys.modules.get("comfy.model_management")

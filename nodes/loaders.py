@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..mlx_backend.interface.errors import RequestError
+from ..mlx_backend.interface.machine import chosen_memory
 from ..mlx_backend.interface.requests import LoraRequest
 from ..mlx_backend.interface.small_model import SMALL_MODEL
 from ..mlx_backend.interface.variants import PROCESSES, RESIDENCIES
@@ -147,15 +148,7 @@ class LoadScail2MLX(io.ComfyNode):
         parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
         parts |= chosen_tokenizer(tokenizer)
         paths = [*(sorted(folder.glob("*.*")) if folder else []), *parts.values()]
-        stats = [(path, path.stat()) for path in paths]
-        return (
-            snapshot,
-            precision,
-            residency,
-            memory_gb,
-            process,
-            *((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats),
-        )
+        return (snapshot, precision, residency, memory_gb, process, *map(host.file_state, paths))
 
     @classmethod
     def execute(
@@ -231,8 +224,9 @@ def new_store(
     from ..mlx_backend.pipelines.store import ModelStore
     from ..mlx_backend.workers.pool import wants_own_process
 
+    memory = chosen_memory(memory_gb, "memory_gb")
     elsewhere = _pool() if wants_own_process(process) else None
-    store = ModelStore(found, precision, residency, host.cache_folder(), int(memory_gb * 1e9), elsewhere)
+    store = ModelStore(found, precision, residency, host.cache_folder(), memory, elsewhere)
     neighbour().add(store)
     return store
 
@@ -325,16 +319,20 @@ class Scail2LoraLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora: str, strength: float, allow_unknown: bool) -> io.NodeOutput:
-        """Return the model's handle with one LoRA more; the file is read when the model is used."""
+        """Return the model's handle with one LoRA more, which its header says is made for it; it is read when used."""
         path = host.model_path(("loras",), lora)
         if path is None:
             raise RequestError(f"There is no LoRA '{lora}' in the model folders: choose one from the list.")
-        lora = LoraRequest(path, strength, allow_unknown)
         if model.store.low_noise is not None:
             raise RequestError(
                 "This model has two experts, and a LoRA is for one of them: use Wan LoRA, which has a role."
             )
-        return io.NodeOutput(replace(model, loras=(*model.loras, lora)))
+        require_mlx()
+        from ..mlx_backend.pipelines.store import check_loras
+
+        request = LoraRequest(path, strength, allow_unknown)
+        check_loras(replace(model, loras=(request,)))
+        return io.NodeOutput(replace(model, loras=(*model.loras, request)))
 
 
 def snapshot_choices() -> list[str]:

@@ -124,7 +124,9 @@ class Run:
         self.stores = []
         loaders = module("nodes.animate")
         new_store = loaders.new_store
-        monkeypatch.setattr(loaders, "new_store", lambda found: self.stores.append(new_store(found)) or self.stores[-1])
+        monkeypatch.setattr(
+            loaders, "new_store", lambda found, **how: self.stores.append(new_store(found, **how)) or self.stores[-1]
+        )
         self.error = None
 
     def __call__(self, asked, tiling, session):

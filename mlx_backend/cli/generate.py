@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..interface.errors import RequestError
+from ..interface.machine import chosen_memory
 from ..interface.pictures import Pictures
 from ..interface.presets import PRESETS, Preset, check_distilled, find_preset
 from ..interface.requests import LoraRequest, SamplingSettings, Scene
@@ -102,6 +103,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Check everything, generate, write. Raises BackendError."""
     check_output(chosen.output)
     _check_inputs_stay(chosen)
+    memory = chosen_memory(chosen.memory, "--memory")
     snapshot = find_model(chosen)
     given_loras = (chosen.lora, chosen.lora_high, chosen.lora_low)
     lists = (tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in each) for each in given_loras)
@@ -127,7 +129,7 @@ def run(chosen: argparse.Namespace) -> None:
 
     cache = None if chosen.no_cache else CACHE.expanduser()
     pool = Pool() if wants_own_process(chosen.process) else None
-    store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, int(chosen.memory * 1e9), pool)
+    store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, memory, pool)
     models, prompts = Models.of(store, loras, low_loras), Prompts(chosen.prompt, negative_of(chosen, snapshot))
     tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
     recording = Recording(listener) if chosen.report else None

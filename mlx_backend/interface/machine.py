@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import RequestError
+
 GIB = 1 << 30
 MEMORY_SHARE = 0.75  # of unified memory; the rest is the system's and other programs'
 WORKING_SET_SHARE = 0.9  # of what the device recommends: above it the system pages and slows down
 CACHE_BYTES = 1 << 30  # for MLX's buffer cache: its own limit is nearly all memory, and it grew until macOS killed runs
+LEAST_GB, MOST_GB = 0.001, 4096  # what a user may set; the smallest model of the tests takes a few MB
 TERA = 1e12
 
 
@@ -22,10 +25,14 @@ def memory_budget(memory: int, recommended: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a run may take: `share` bytes of the machine; `free`: what it holds now plus what nobody does, if known."""
+    """What a run may take: `share` bytes of the machine; `free`: what it holds now plus what nobody does, if known.
+
+    `is_chosen`: the user has set the share.
+    """
 
     share: int
     free: int | None = None
+    is_chosen: bool = False
 
     @property
     def bytes(self) -> int:
@@ -33,8 +40,18 @@ class Allowance:
         return self.share if self.free is None else min(self.share, self.free)
 
     @property
+    def otherwise(self) -> str:
+        """What to do where no other run would fit."""
+        return "allow it more" if self.is_chosen else "use a machine with more memory"
+
+    @property
     def advice(self) -> str:
-        """What to do where others hold the memory; empty where they do not."""
+        """What to do where the user or other programs leave less than the machine has; empty where they do not."""
+        if self.is_chosen:
+            return (
+                f"It is memory_gb (--memory on the command line) that allows {self.share / 1e9:.3g} GB: raise it, or "
+                "set it to 0 for what suits this machine."
+            )
         if self.free is None or self.free >= self.share:
             return ""
         return (
@@ -42,6 +59,19 @@ class Allowance:
             "close programs that hold memory (a language model server, a browser), or set memory_gb (--memory) if you "
             "know better."
         )
+
+
+def chosen_memory(gigabytes: float, setting: str) -> int:
+    """Return the bytes of a number of GB that the user has set, 0 where it is 0: what suits the machine.
+
+    Raises RequestError, naming the `setting`, for what is no amount of memory.
+    """
+    if not (gigabytes == 0 or LEAST_GB <= gigabytes <= MOST_GB):
+        raise RequestError(
+            f"{setting} is {gigabytes:g} GB, but a run may take {LEAST_GB:g} to {MOST_GB:g} GB: set it in that range, "
+            "or to 0 for what suits the machine."
+        )
+    return int(gigabytes * 1e9)
 
 
 def usual_working_set(memory: int) -> int:

@@ -26,7 +26,7 @@ from .denoising import AtTime, Conditions, MakeConditions, check_widths
 from .planning import plan_denoising
 from .run import Run, Session
 from .sample import sample
-from .store import Handle, Models
+from .store import Handle, Models, check_models
 
 Timeline = dict[float, ComfyCondition]  # which condition applies at each timestep
 
@@ -198,6 +198,7 @@ def prepare_comfy(
     """
     for one in batch:
         one.check()
+    check_models(Models(dit))
     material = ComfyMaterial(batch, settings.shift if range_shift is None else range_shift)
     for one in batch:
         _timelines(one, settings, material.range_shift)

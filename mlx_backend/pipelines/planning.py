@@ -70,7 +70,7 @@ def _choose(dit: Handle | None, model: ModelSizes, job: Job, only: tuple[str, ..
     residency = RESIDENCIES[0] if dit is None else dit.store.residency
     plan = choose(model, job, budget, backend, residency=residency, only=only)
     try:
-        check_fits(plan, budget)
+        check_fits(plan, budget, allowed.otherwise)
     except RequestError as refusal:
         raise RequestError(f"{refusal} {allowed.advice}".strip()) from None
     return plan
@@ -144,7 +144,7 @@ def allowance_of(handle: Handle | None) -> Allowance:
     machine = this_machine()
     allowed = 0 if handle is None else handle.store.memory
     if allowed:
-        return Allowance(allowed)
+        return Allowance(allowed, is_chosen=True)
     free, elsewhere = free_memory(), None if handle is None else handle.store.elsewhere
     if free is not None and elsewhere is not None:
         free += elsewhere.held_bytes  # the networks there are those of the run

@@ -21,8 +21,8 @@ from ..models.wan import WanModel
 from ..runtime.memory import return_memory
 from ..weights.checkpoints.components import Fitted, Network, PartSizes, fitting, load_component, part_sizes
 from ..weights.checkpoints.snapshot import Snapshot
-from ..weights.formats.sources import open_tensors
-from ..weights.lora.apply import LoraState, apply_loras
+from ..weights.lora.apply import LoraState, apply_loras, read_plan
+from ..weights.lora.values import LoraValues
 
 # What each phase of a run uses; entering it releases everything else.
 PHASES = {
@@ -118,6 +118,10 @@ class ModelStore:
         if "dit" not in self._loaded:
             self.fitted("dit")
         return member_named(self._member)
+
+    def outline(self) -> WanModel:
+        """Return the DiT for its names and shapes: the one in memory, else one without weights. Raises WeightsError."""
+        return cast(WanModel, self._loaded["dit"] if "dit" in self._loaded else self.fitted("dit").network)
 
     def sizes(self, component: str) -> PartSizes:
         """Return what planning needs to know of a component. Raises WeightsError."""
@@ -252,12 +256,18 @@ class Models:
 def check_models(models: Models) -> None:
     """Compare the headers of the files that are not in memory yet with the networks. Raises WeightsError."""
     for handle in (*models.parts[1:], models.dit):
-        for lora in handle.loras:
-            open_tensors(lora.path)
         if handle.component not in handle.store.loaded:
             handle.store.fitted(handle.component)
+    for expert in models.experts:
+        check_loras(expert)
     if models.vae is not None:
         _check_vae(models.vae, models.dit.store.member)
+
+
+def check_loras(dit: Handle) -> None:
+    """Tell from the headers whether the LoRAs of a DiT are made for it; nothing is loaded. Raises WeightsError."""
+    for lora in dit.loras:
+        read_plan(LoraValues(lora.path), dit.store.outline(), allow_unknown=lora.allow_unknown)
 
 
 def _check_vae(vae: Handle, member: Member) -> None:

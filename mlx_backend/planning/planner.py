@@ -215,14 +215,17 @@ def choose(
     return min(plans, key=lambda plan: plan.needed_bytes)
 
 
-def check_fits(plan: RunPlan, budget: int) -> None:
-    """Raise RequestError, with what would fit instead, when a plan needs more than `budget` bytes."""
+def check_fits(plan: RunPlan, budget: int, otherwise: str = "use a machine with more memory") -> None:
+    """Raise RequestError, with what would fit instead, when a plan needs more than `budget` bytes.
+
+    `otherwise` is what to do where nothing would.
+    """
     if plan.needed_bytes <= budget:
         return
     how = "its blocks streamed" if plan.residency == "streamed" else "all of the DiT in memory"
     tiles = f", the VAE in tiles of {plan.tile}" if plan.tile else ""
     found = list(_remedies(plan, budget))
-    what = "; or ".join(found) if found else "use a machine with more memory"
+    what = "; or ".join(found) if found else otherwise
     moment = plan.phases[plan.largest_phase]
     raise RequestError(
         f"This run would need {_gb(plan.needed_bytes)} GB ({plan.job.width} x {plan.job.height} pixels, "

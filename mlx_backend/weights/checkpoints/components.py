@@ -24,7 +24,7 @@ from ...planning.storage import Storage
 from ...runtime.crossover import few_rows
 from ...runtime.device import compute_dtype
 from ..formats.arrays import MLX_DTYPES
-from ..formats.sources import FileState, file_state
+from ..formats.sources import FileState, file_state, warn_of_surplus
 from .component_file import ComponentFile, open_component
 from .detect import clip_config, dit_config, umt5_config, vae_config
 from .load import fit, load_into, narrow_dtype
@@ -94,6 +94,7 @@ def load_component(fitted: Fitted, check_cancelled: Callable[[], None], residenc
             model.token_embedding.weight = placeholder(model.token_embedding.weight)
             streamed.add(WORDS)
     LOGGER.info("%s: %s%s", source.path, source.description, ", streamed" if streamed else "")
+    warn_of_surplus(source.file)
     load_into(model, source, dtype, check_cancelled, streamed)
     _measure_crossover(model, dtype)
     return model

@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ...interface.errors import WeightsError, listed
 from ...models.linear import Linear, PackedLinear
+from ..formats.finite import check_finite
 from ..formats.safetensors_file import TensorInfo
 from .component_file import ComponentFile
 
@@ -38,14 +39,19 @@ def load_into(
     check_cancelled: Callable[[], None],
     streamed: Collection[str] = (),
 ) -> None:
-    """Fill `model`, made ready by `fit`, tensor by tensor, each evaluated in this thread, but for those `streamed`."""
+    """Fill `model`, made ready by `fit`, tensor by tensor, each evaluated in this thread, but for those `streamed`.
+
+    Raises WeightsError, naming the tensor, where one holds what is no number.
+    """
     narrow = narrow_dtype(source.component, compute_dtype)
     arrays = []
     for name in source.tensors:
         if name in streamed:
             continue
         check_cancelled()
-        array = narrowed(source.array(name), narrow)
+        array = source.array(name)
+        check_finite(source.path, name, array)
+        array = narrowed(array, narrow)
         mx.eval(array)
         arrays.append((name, array))
     model.load_weights(arrays, strict=not streamed)

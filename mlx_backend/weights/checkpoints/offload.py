@@ -21,6 +21,7 @@ from ...interface.errors import WeightsError
 from ...models.linear import AdaptableLinear
 from ...models.offload import BlockNetwork
 from ..formats.arrays import as_stored, to_mlx, typed
+from ..formats.finite import check_finite
 from ..formats.safetensors_file import TensorInfo
 from .component_file import ComponentFile
 from .load import narrowed
@@ -63,6 +64,7 @@ class BlockReader:
                 self._names[int(name.split(".")[1])].append(name)
         self._modules = dict(model.named_modules())
         self._changes: Mapping[str, tuple[Change, ...]] = {}
+        self._checked: set[str] = set()  # numbers stay numbers: only the first arrival is looked at
         for block in model.blocks:
             _empty(block)
         model.take_blocks_from(self)
@@ -125,7 +127,11 @@ class BlockReader:
         return made
 
     def _arrived(self, name: str, stored: mx.array) -> mx.array:
-        array = narrowed(typed(stored, self._source.tensors[name].dtype), self._narrow)
+        array = typed(stored, self._source.tensors[name].dtype)
+        if name not in self._checked:
+            check_finite(self._source.path, name, array)
+            self._checked.add(name)
+        array = narrowed(array, self._narrow)
         for change in self._changes.get(name, ()):
             array = change(array)
         return array

@@ -164,9 +164,9 @@ def _undeclared(tensors: Tensors, name: str, must_be_scaled: bool) -> QuantisedT
     info = tensors[name]
     layer = name.removesuffix(".weight")
     for ending, stored_as in ((OLD_SCALE, (*FP8, *FLOATS)), (SCALE, FP8)):
-        if layer != name and f"{layer}{ending}" in tensors and info.dtype in stored_as:
+        if f"{layer}{ending}" in tensors and info.dtype in stored_as:
             parts = _Parts(tensors, layer, "scaled fp8")
-            shape = parts.take("weight", ".weight", stored_as).shape
+            shape = parts.take("weight", name.removeprefix(layer), stored_as).shape
             parts.take("scale", ending, FLOATS, shapes=_scales(shape, flat=True))
             return parts.quantised("fp8" if info.dtype in FP8 else "scaled", shape)
     if info.dtype in FP8:

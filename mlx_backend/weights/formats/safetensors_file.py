@@ -54,6 +54,7 @@ class TensorInfo:
 class SafetensorsFile:
     """A safetensors file: `tensors` by name and the texts of its `metadata`; data is read one tensor at a time.
 
+    `surplus_bytes` lie behind the last tensor, where the format has none: some tools pad, some append.
     Raises WeightsError for a missing, foreign, truncated or half-downloaded file.
     """
 
@@ -80,7 +81,8 @@ class SafetensorsFile:
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise _foreign(path, size, start) from error
         expected = 8 + length + end
-        if size != expected:
+        self.surplus_bytes = size - expected
+        if size < expected:
             raise WeightsError(
                 f"{path} has {size} bytes, but its header describes {expected}: "
                 "the file is damaged or its download is incomplete, download it again."

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ...interface.errors import WeightsError
+from ...interface.events import LOGGER
 from .gguf_file import GGUFFile
 from .safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, TensorInfo
 from .torch_file import TorchFile
@@ -52,6 +53,11 @@ class ShardedFile:
         missing = weight_map.keys() - self.tensors.keys()
         if missing:
             raise WeightsError(f"{path} lists '{min(missing)}', which no shard holds: download the model again.")
+
+    @property
+    def shards(self) -> tuple[SafetensorsFile, ...]:
+        """Its files, those that hold a tensor."""
+        return tuple({id(file): file for file in self._shards.values()}.values())
 
     def read(self, name: str) -> np.ndarray:
         """Return a tensor; dtypes that numpy lacks come as their bits. Raises WeightsError."""
@@ -131,3 +137,15 @@ def text_metadata(file: TensorFile) -> dict[str, str]:
     """Return what a file says of itself as texts: safetensors metadata, GGUF's keys, a checkpoint's plain entries."""
     found = getattr(file, "metadata", None) or getattr(file, "extras", {})
     return {str(key): str(value) for key, value in found.items()}
+
+
+def warn_of_surplus(file: TensorFile) -> None:
+    """Warn of each safetensors file in it that goes on behind its last tensor; what lies there is not read."""
+    for part in file.shards if isinstance(file, ShardedFile) else (file,):
+        if isinstance(part, SafetensorsFile) and part.surplus_bytes:
+            LOGGER.warning(
+                "%s has %d bytes behind its last tensor, which are not read: if the result looks wrong, download the "
+                "file again.",
+                part.path,
+                part.surplus_bytes,
+            )

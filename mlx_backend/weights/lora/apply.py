@@ -15,9 +15,8 @@ from ...models.adapters import Adapter, Dora, dora_gain, side_branch
 from ...models.linear import Linear, PackedLinear
 from ...models.offload import BlockNetwork
 from ..checkpoints.offload import BlockReader, Change
-from ..formats.arrays import to_mlx
-from ..formats.sources import TensorFile, open_tensors, text_metadata
 from .keys import Branch, LoraFile, alpha_names, parse
+from .values import LoraValues
 
 MAX_CONFIG_BYTES = 1 << 20  # an adapter_config.json has a few hundred
 
@@ -99,7 +98,8 @@ def remove_loras(model: BlockNetwork, state: LoraState) -> None:
 
 def load_lora(request: LoraRequest, model: BlockNetwork, state: LoraState) -> LoadedLora:
     """Read a LoRA file for a model; one line in the log says what matched. Raises WeightsError."""
-    file = open_tensors(request.path)
+    file = LoraValues(request.path)
+    file.tell()
     plan = read_plan(file, model, allow_unknown=request.allow_unknown)
     LOGGER.info("%s: %s", request.path.name, plan.summary())
     modules = dict(model.named_modules())
@@ -114,15 +114,14 @@ def load_lora(request: LoraRequest, model: BlockNetwork, state: LoraState) -> Lo
             weight = f"{name}.weight"
             deltas[weight] = _branch(file, branch, None).dense().reshape(targets[weight].shape)
     for name, delta in plan.deltas.items():
-        deltas[name] = delta.scale * _array(file, delta.name).astype(mx.float32).reshape(targets[name].shape)
+        deltas[name] = delta.scale * file.array(delta.name).astype(mx.float32).reshape(targets[name].shape)
     mx.eval(deltas)
     return LoadedLora(plan, branches, deltas)
 
 
-def read_plan(file: TensorFile, model: nn.Module, *, allow_unknown: bool) -> LoraFile:
+def read_plan(file: LoraValues, model: nn.Module, *, allow_unknown: bool) -> LoraFile:
     """Tell what a file does to a model, from names, shapes and alphas. Raises WeightsError."""
-    shapes = {name: info.shape for name, info in file.tensors.items()}
-    metadata = text_metadata(file)
+    shapes, metadata = file.shapes, dict(file.metadata)
     beside = file.path.with_name("adapter_config.json")
     if beside.is_file() and beside.stat().st_size <= MAX_CONFIG_BYTES:
         metadata["adapter_config.json"] = beside.read_text(encoding="utf-8")
@@ -131,7 +130,7 @@ def read_plan(file: TensorFile, model: nn.Module, *, allow_unknown: bool) -> Lor
         shapes,
         metadata,
         lora_targets(model),
-        alphas={name: float(_array(file, name).item()) for name in alpha_names(shapes)},
+        alphas={name: float(file.array(name).item()) for name in alpha_names(shapes)},
         allow_unknown=allow_unknown,
         source=str(file.path),
     )
@@ -147,13 +146,13 @@ def lora_targets(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _branch(file: TensorFile, branch: Branch, weight: Callable[[], mx.array] | None) -> Adapter | Dora:
-    parts = {part: _array(file, name) for part, name in branch.names.items()}
+def _branch(file: LoraValues, branch: Branch, weight: Callable[[], mx.array] | None) -> Adapter | Dora:
+    parts = {part: file.array(name) for part, name in branch.names.items()}
     mx.eval(parts)
     side = side_branch(branch.kind, parts, branch.scale)
     if branch.dora is None or weight is None:
         return side
-    return Dora(side, dora_gain(_array(file, branch.dora), side, weight))
+    return Dora(side, dora_gain(file.array(branch.dora), side, weight))
 
 
 def _dense(model: BlockNetwork, name: str) -> mx.array:
@@ -161,10 +160,6 @@ def _dense(model: BlockNetwork, name: str) -> mx.array:
     if isinstance(model.supply, BlockReader) and f"{name}.weight" in model.supply.tensors:
         return model.supply.dense(name)
     return dict(model.named_modules())[name].dense()
-
-
-def _array(file: TensorFile, name: str) -> mx.array:
-    return to_mlx(file.read(name), file.tensors[name].dtype)
 
 
 def _identity(request: LoraRequest) -> tuple:
