@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..interface.errors import MediaError
+from .tone import NOMINAL_PEAK, Signal, ToneMap
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -51,6 +52,7 @@ class VideoFile:
     fps: float | None
     moments: np.ndarray | None
     time_base: Fraction
+    signal: Signal
 
     @classmethod
     def of(cls, path: Path) -> VideoFile:
@@ -60,23 +62,25 @@ class VideoFile:
             told = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
         moments = sorted(moment for moment in told if moment is not None)
         is_told = len(moments) == len(told) == len(set(moments))
-        count, shape = 0, None
+        count, first = 0, None
         with _opened(path) as (container, stream):
             for frame in container.decode(stream):
-                shape = shape or _upright(frame).shape
+                first = first or frame
                 count += 1
                 if is_told:
                     break
-        if shape is None:
+        if first is None:
             raise MediaError(f"The video {path} holds no frame that can be decoded; export it anew.")
+        height, width, _ = _upright(first, None).shape
         made = cls(
             path=path,
-            width=shape[1],
-            height=shape[0],
+            width=width,
+            height=height,
             frames=len(moments) if is_told else count,
             fps=float(rate) if rate else None,
             moments=np.array(moments, np.int64) if is_told else None,
             time_base=time_base,
+            signal=_signal(first),
         )
         # What a header calls the average may be the rate that was asked of a camera.
         return replace(made, fps=made._measured_rate()) if made.is_variable else made
@@ -99,17 +103,19 @@ class VideoFile:
     def pictures(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the pictures of ascending numbers as uint8 [H, W, 3]; one that no decoder gives is the one before it.
 
+        HDR and the colours of BT.2020 become SDR of BT.709, see tone.py; all else is as FFmpeg has it.
         Raises MediaError where the file is damaged or the size changes.
         """
         left = list(map(int, numbers[::-1]))
         held: tuple[int, VideoFrame] | None = None
+        tone = None if self.signal.is_plain else ToneMap.of(self.signal)
         for number, frame in self._decoded(left[-1]):
             while left and left[-1] < number:
-                yield self._pixels(*(held or (number, frame)))
+                yield self._pixels(*(held or (number, frame)), tone)
                 left.pop()
             held = number, frame
             while left and left[-1] == number:
-                yield self._pixels(number, frame)
+                yield self._pixels(number, frame, tone)
                 left.pop()
             if not left:
                 return
@@ -120,10 +126,10 @@ class VideoFile:
                 "decoded: it is damaged; export it anew, as H.264 in .mp4 for example."
             )
         for _ in left:
-            yield self._pixels(*held)
+            yield self._pixels(*held, tone)
 
-    def _pixels(self, number: int, frame: VideoFrame) -> np.ndarray:
-        pixels = _upright(frame)
+    def _pixels(self, number: int, frame: VideoFrame, tone: ToneMap | None) -> np.ndarray:
+        pixels = _upright(frame, tone)
         if pixels.shape[:2] != (self.height, self.width):
             raise MediaError(
                 f"The video {self.path} changes its size from {self.width}x{self.height} to "
@@ -189,9 +195,27 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     return streams[0]
 
 
-def _upright(frame: VideoFrame) -> np.ndarray:
+def _signal(frame: VideoFrame) -> Signal:
+    """What the numbers of a frame mean, and of those like it."""
+    return Signal(int(frame.color_trc), int(frame.color_primaries), _peak(frame))
+
+
+def _peak(frame: VideoFrame) -> float:
+    """The brightest of the screen that a film was graded on, in nits, where the frame tells it."""
+    told = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+    # AVMasteringDisplayMetadata: 8 rationals of colours, 2 of luminance, and whether either is there.
+    numbers = [] if told is None else np.frombuffer(bytes(told), np.int32)[:22].tolist()
+    if len(numbers) < 22 or not numbers[21] or numbers[19] <= 0:
+        return NOMINAL_PEAK
+    return min(max(numbers[18] / numbers[19], 400.0), 10000.0)
+
+
+def _upright(frame: VideoFrame, tone: ToneMap | None) -> np.ndarray:
     """The frame as uint8 [H, W, 3], turned and mirrored as its display matrix asks."""
-    pixels = frame.to_ndarray(format="rgb24")
+    if tone is None:
+        pixels = frame.to_ndarray(format="rgb24")
+    else:
+        pixels = tone.pictures(frame.to_ndarray(format="rgb48le"))
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return pixels

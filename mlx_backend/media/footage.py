@@ -161,7 +161,14 @@ class Footage(Pictures):
         that is none.
         """
         source = self.source
-        if not isinstance(source, VideoFile) or not self.fps:
+        if not isinstance(source, VideoFile):
+            return self
+        if not source.signal.is_plain:
+            listener.note(
+                f"{source.path.name} is {source.signal}: it is shown as SDR in BT.709"
+                f"{', highlights rolled off as in BT.2390' if source.signal.is_hdr else ''}."
+            )
+        if not self.fps:
             return self
         plan = resampling(len(self), self.fps, fps)
         picks = plan.picks
