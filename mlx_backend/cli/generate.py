@@ -12,6 +12,7 @@ from ..interface.errors import RequestError
 from ..interface.pictures import Pictures
 from ..interface.presets import PRESETS, find_preset
 from ..interface.requests import LoraRequest
+from ..interface.segments import KEPT
 from ..interface.settings import sampling_of, scene_of
 from ..interface.variants import PROCESSES, RESIDENCIES
 from ..media.footage import Footage, open_footage
@@ -75,7 +76,15 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     )
     for name in SAMPLED:
         option(add, name)
-    add("--resume", type=Path, metavar="DIR", help="keep finished segments there, and go on from them the next time")
+    kept = parser.add_mutually_exclusive_group().add_argument
+    kept(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="where finished segments are kept, so that a run that was stopped goes on from them the next time "
+        f"(default: {KEPT} beside the output; at most 4 GiB, the oldest go first)",
+    )
+    kept("--no-resume", action="store_true", help="keep no segments, and make all of them anew")
     add("--report", action="store_true", help="write settings, seconds and peak memory to OUTPUT.report.json")
     option(add, "draft")
     add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: where needed)")
@@ -136,13 +145,18 @@ def run(chosen: argparse.Namespace) -> None:
     models, prompts = Models.of(store, loras), Prompts(chosen.prompt, chosen.negative)
     tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
     recording = Recording(listener) if chosen.report else None
-    session = Session(listener=recording or listener, kept=chosen.resume)
+    session = Session(listener=recording or listener, kept=_kept(chosen))
     made = prepare(models, prompts, scene, settings, session)
     frames = generate(made, tiling, session)
     report = None if recording is None else report_run(made, recording)
     write_video(chosen.output, frames, fps)
     if report is not None:
         listener.note(f"The report is in {_keep_report(chosen.output, str(report))}.")
+
+
+def _kept(chosen: argparse.Namespace) -> Path | None:
+    """Return the folder of finished segments: beside the output, as ComfyUI's nodes have it in the output folder."""
+    return None if chosen.no_resume else chosen.resume or chosen.output.resolve().parent / KEPT
 
 
 def _video(path: Path | None, fps: float | None, listener: TerminalListener) -> Pictures | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from .errors import RequestError
 from .geometry import covering_frames
 
+KEPT = "scail2_resume"  # the folder of finished segments: in ComfyUI's output folder, or beside an output
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
