@@ -19,6 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlx_backend.interface.small_model import SMALL_MODEL
+from mlx_backend.weights.checkpoints.snapshot import CONFIG
+
 from .stage import ROOT, SNAPSHOT
 from .tally import Tally
 
@@ -58,15 +61,18 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
 def _read_all(
     reader: _Reader, subject: Subject, generator: np.random.Generator, count: int, place: Path, tally: Tally
 ) -> int:
-    """Read so many mutated files, and return how many were taken for what they are."""
-    taken = 0
+    """Read the whole file and so many mutated ones, and return how many of those were taken for what they are."""
+    taken, path = 0, place / subject.name
+    path.write_bytes(subject.content)
+    finding, was_taken = reader.read(path)
+    if not was_taken:
+        raise SystemExit(f"The whole file {path} is not read: {finding}")
     for number in range(count):
-        path = place / subject.name
         path.write_bytes(mutated(subject.content, generator, is_text=subject.name.endswith(".json")))
         finding, was_taken = reader.read(path)
         taken += was_taken
         if finding is not None:
-            kept = path.rename(place / f"found-{number}{path.suffix}")
+            kept = path.rename(place / f"found-{number}-{path.name}")
             finding = f"{kept.name}: {finding}"
         tally.add(finding)
     return taken
@@ -113,8 +119,8 @@ def _change_word(made: bytearray, place: int, generator: np.random.Generator) ->
 def subjects(folder: Path) -> dict[str, Subject]:
     """Return a small whole file of every kind. GGUF and PyTorch's are written by hand, as the format says."""
     dit = (SNAPSHOT / "t5_encoder.safetensors").read_bytes()
-    beside = {path.name: path for path in SNAPSHOT.iterdir()}
-    without = {name: path for name, path in beside.items() if name != "config.json"}
+    beside = {"t5_encoder.safetensors": SNAPSHOT / "t5_encoder.safetensors"}
+    without = {path.name: path for path in SMALL_MODEL.iterdir() if path.name != CONFIG}
     picture, array = folder / "seed.png", folder / "seed.npy"
     noise = np.random.default_rng(1).integers(0, 256, (3, 24, 32, 3), np.uint8)
     Image.fromarray(noise[0]).save(picture)
@@ -124,7 +130,7 @@ def subjects(folder: Path) -> dict[str, Subject]:
         "safetensors": Subject(dit, "a.safetensors", "tensors", {}),
         "pth": Subject(checkpoint(), "a.pth", "tensors", {}),
         "index json": Subject(json.dumps(shard).encode(), "a.safetensors.index.json", "tensors", beside),
-        "config json": Subject((SNAPSHOT / "config.json").read_bytes(), "config.json", "snapshot", without),
+        "config json": Subject((SMALL_MODEL / CONFIG).read_bytes(), CONFIG, "snapshot", without),
         "tokenizer json": Subject((SNAPSHOT / "tokenizer.json").read_bytes(), "tokenizer.json", "tokenizer", {}),
         "spiece": Subject(SPIECE.read_bytes(), "spiece.model", "tokenizer", {}),
         "npy": Subject(array.read_bytes(), "a.npy", "media", {}),
@@ -194,12 +200,18 @@ def _tensors(path: Path) -> None:
 
 
 def _snapshot(path: Path) -> None:
+    from mlx_backend.interface.limits import Limits
     from mlx_backend.weights.checkpoints.components import fitting
-    from mlx_backend.weights.checkpoints.detect import dit_settings
     from mlx_backend.weights.checkpoints.snapshot import Snapshot
 
+    from .tiny import a_sampling, a_scene
+
     found = Snapshot.open(path.parent)
-    dit_settings(found.settings, fitting(found, "dit", "auto").network.config)
+    for part in ("dit", "clip"):
+        fitting(found, part, "auto")
+    limits = Limits.of(found.settings)
+    limits.held(a_scene())
+    limits.held(a_sampling())
 
 
 def _tokenizer(path: Path) -> None:
@@ -310,7 +322,7 @@ def _serve(connection: Connection, reader: str) -> None:
 
 def _warm(reader: str) -> None:
     """Import what reading needs, so that its memory is not counted to a file."""
-    whole = {"tensors": SNAPSHOT / "t5_encoder.safetensors", "snapshot": SNAPSHOT / "config.json"}
+    whole = {"tensors": SNAPSHOT / "t5_encoder.safetensors", "snapshot": SMALL_MODEL / CONFIG}
     whole |= {"tokenizer": SNAPSHOT / "tokenizer.json", "media": ROOT / "assets" / "driving.mp4"}
     READERS[reader](whole[reader])
 
