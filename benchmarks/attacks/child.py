@@ -70,7 +70,7 @@ def fill(folder: Path) -> None:
     """Write a file until the disk is full."""
     with (folder / BALLAST).open("wb", buffering=0) as file:
         try:
-            while file.write(bytes(1 << 16)):
+            while file.write(bytes(1 << 20)):
                 pass
         except OSError:
             return

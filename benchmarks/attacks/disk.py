@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from .child import BALLAST, PHASES, Fault
-from .kills import _whole
+from .kills import undisturbed
 from .stage import COMMAND, Stage, outcome, set_up
 from .tally import Tally
 
-DISK_BYTES = 48 << 20
+DISK_BYTES = 1300 << 20  # a download leaves 1 GiB free; memory is taken only when it is full
 
 
 def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
@@ -28,17 +28,16 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
     """
     generator = np.random.default_rng(seed)
     with set_up(folder) as stage, small_disk(folder / "disk") as disk:
-        whole = {command: _whole(stage, command)[0] for command in dict.fromkeys(COMMAND.values())}
-        times = {command: stage.times(command) for command in whole}
+        whole = {command: undisturbed(stage, command) for command in dict.fromkeys(COMMAND.values())}
         for kind in ("full" if disk else "limit", "limit", "closed"):
             tally = Tally(f"disk, {kind}")
             for phase in list(PHASES) * count:
-                calls = times[COMMAND[phase]][phase]
+                calls = whole[COMMAND[phase]].times[phase]
                 call = int(generator.integers(len(calls)))
                 sandbox = (folder / "disk" if kind == "full" else folder) / "sandbox"
                 delay = float(generator.uniform(0, calls[call] / 2))
                 fault = Fault(kind=kind, phase=phase, call=call, delay=delay, place=str(sandbox))
-                tally.add(_disturbed(stage, fault, sandbox, whole[COMMAND[phase]]))
+                tally.add(_disturbed(stage, fault, sandbox, whole[COMMAND[phase]].outcome))
             yield tally
 
 

@@ -46,16 +46,17 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
     """Read `count` mutated files, the same number of every kind. Yields a tally for each kind."""
     kinds = subjects(folder)
     shares = np.bincount(np.arange(count) % len(kinds), minlength=len(kinds))
-    for (kind, subject), share in zip(kinds.items(), shares, strict=True):
-        generator, tally = np.random.default_rng([seed, len(subject.content)]), Tally(f"mutations, {kind}")
-        place = folder / kind
-        place.mkdir()
-        for name, path in subject.beside.items():
-            (place / name).symlink_to(path)
-        with _Reader(subject.reader) as reader:
+    with _Reader() as reader:
+        for (kind, subject), share in zip(kinds.items(), shares, strict=True):
+            generator, tally = np.random.default_rng([seed, len(subject.content)]), Tally(f"mutations, {kind}")
+            place = folder / kind
+            place.mkdir()
+            for name, path in subject.beside.items():
+                (place / name).symlink_to(path)
+            reader.slowest = reader.largest = 0
             tally.notes.append(f"{_read_all(reader, subject, generator, int(share), place, tally)} were read")
             tally.notes.append(f"at most {reader.slowest:.1f} s and {reader.largest / 1e6:.0f} MB more")
-        yield tally
+            yield tally
 
 
 def _read_all(
@@ -64,12 +65,12 @@ def _read_all(
     """Read the whole file and so many mutated ones, and return how many of those were taken for what they are."""
     taken, path = 0, place / subject.name
     path.write_bytes(subject.content)
-    finding, was_taken = reader.read(path)
+    finding, was_taken = reader.read(subject.reader, path)
     if not was_taken:
         raise SystemExit(f"The whole file {path} is not read: {finding}")
     for number in range(count):
         path.write_bytes(mutated(subject.content, generator, is_text=subject.name.endswith(".json")))
-        finding, was_taken = reader.read(path)
+        finding, was_taken = reader.read(subject.reader, path)
         taken += was_taken
         if finding is not None:
             kept = path.rename(place / f"found-{number}-{path.name}")
@@ -240,9 +241,8 @@ READERS: dict[str, Callable[[Path], None]] = {
 class _Reader:
     """A process that reads files, and is begun again when it ends or takes too long; its slowest and largest file."""
 
-    def __init__(self, reader: str) -> None:
+    def __init__(self) -> None:
         self.slowest, self.largest = 0.0, 0
-        self._reader = reader
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def __enter__(self) -> _Reader:
@@ -251,11 +251,11 @@ class _Reader:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def read(self, path: Path) -> tuple[str | None, bool]:
+    def read(self, reader: str, path: Path) -> tuple[str | None, bool]:
         """Return what a file has done that it should not, and whether it was taken for what it is."""
         if self._process is None:
             self._begin()
-        self._connection.send(path)
+        self._connection.send((reader, path))
         if not self._connection.poll(SECONDS):
             self._end()
             return f"took more than {SECONDS:.0f} s", False
@@ -276,7 +276,7 @@ class _Reader:
     def _begin(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._reader), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
         if not self._connection.poll(STARTING) or self._connection.recv() != "ready":
@@ -290,7 +290,7 @@ class _Reader:
             self._process = None
 
 
-def _serve(connection: Connection, reader: str) -> None:
+def _serve(connection: Connection) -> None:
     import logging
     import time
 
@@ -299,16 +299,15 @@ def _serve(connection: Connection, reader: str) -> None:
 
     require_mlx()
     logging.disable(logging.CRITICAL)
-    read = READERS[reader]
-    _warm(reader)
+    _warm()
     before = _peak()
     _limit_memory()
     connection.send("ready")
     while True:
-        path = connection.recv()
+        reader, path = connection.recv()
         since, finding, was_taken = time.perf_counter(), None, False
         try:
-            read(path)
+            READERS[reader](path)
             was_taken = True
         except BackendError as error:
             if "\n" in str(error) or len(str(error)) > 2000:
@@ -320,11 +319,12 @@ def _serve(connection: Connection, reader: str) -> None:
         connection.send((finding, was_taken, time.perf_counter() - since, _peak() - before))
 
 
-def _warm(reader: str) -> None:
+def _warm() -> None:
     """Import what reading needs, so that its memory is not counted to a file."""
     whole = {"tensors": SNAPSHOT / "t5_encoder.safetensors", "snapshot": SMALL_MODEL / CONFIG}
     whole |= {"tokenizer": SNAPSHOT / "tokenizer.json", "media": ROOT / "assets" / "driving.mp4"}
-    READERS[reader](whole[reader])
+    for reader, path in whole.items():
+        READERS[reader](path)
 
 
 def _limit_memory() -> None:

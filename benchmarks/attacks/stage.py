@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,18 +64,9 @@ class Stage:
             return 0, f"It took more than {PATIENCE} s."
         return process.returncode, said
 
-    def times(self, command: str) -> dict[str, list[float]]:
-        """Return the seconds of every call of every phase of an undisturbed command."""
-        sandbox, times = self.folder / "timed", self.folder / "times.json"
-        code, said = self.run(command, sandbox, Fault(times=str(times)))
-        shutil.rmtree(sandbox)
-        if code:
-            raise SystemExit(said)
-        return json.loads(times.read_text(encoding="utf-8"))
-
 
 def made(sandbox: Path) -> dict[str, bytes]:
-    """Return what lies in a sandbox by its path, without names of chance, times and the home folder's cache."""
+    """Return what lies in a sandbox, by its path."""
     files = [path for path in sandbox.rglob("*") if path.is_file() and path.name != BALLAST]
     return {path.relative_to(sandbox).as_posix(): path.read_bytes() for path in sorted(files)}
 

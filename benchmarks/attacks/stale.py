@@ -116,7 +116,7 @@ def _weights(part: str, name: str) -> Change:
         shutil.copytree(usual.model, model)
         path = model / f"{part}.safetensors"
         content = bytearray(path.read_bytes())
-        begin, end, width = _span(content, name)
+        begin, end, width = tensor_span(content, name)
         for place in range(begin + width - 1, end, width):
             content[place] ^= 0x80
         path.write_bytes(content)
@@ -125,7 +125,7 @@ def _weights(part: str, name: str) -> Change:
     return change
 
 
-def _span(content: bytes, name: str) -> tuple[int, int, int]:
+def tensor_span(content: bytes, name: str) -> tuple[int, int, int]:
     """Return where a tensor begins and ends in a safetensors file, and the bytes of each of its numbers."""
     length = int.from_bytes(content[:8], "little")
     told = json.loads(content[8 : 8 + length])[name]

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .kills import _whole
+from .kills import undisturbed
 from .stage import COMMAND, PATIENCE, Stage, outcome, set_up
 from .tally import Tally
 
@@ -15,7 +15,7 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:  # noqa: ARG
     """Run each command `count` times twice at once. Yields a tally for each command."""
     with set_up(folder) as stage:
         for command in dict.fromkeys(COMMAND.values()):
-            tally, whole = Tally(f"together, {command}"), _whole(stage, command)[0]
+            tally, whole = Tally(f"together, {command}"), undisturbed(stage, command).outcome
             for _ in range(count):
                 tally.add(_both(stage, command, whole))
             yield tally

@@ -123,7 +123,13 @@ class VideoFile:
             yield self._pixels(*held)
 
     def _pixels(self, number: int, frame: VideoFrame) -> np.ndarray:
-        pixels = _upright(frame)
+        try:
+            pixels = _upright(frame)
+        except (OSError, ValueError) as error:  # FFmpeg's errors are of either kind, save those of its own
+            raise MediaError(
+                f"Frame {number} of the video {self.path} cannot be turned into pixels ({reason_of(error)}): it is "
+                "damaged; export it anew, as H.264 in .mp4 for example."
+            ) from error
         if pixels.shape[:2] != (self.height, self.width):
             raise MediaError(
                 f"The video {self.path} changes its size from {self.width}x{self.height} to "
