@@ -328,11 +328,14 @@ def _warm() -> None:
 
 
 def _limit_memory() -> None:
-    """Have the system refuse what is too much, where it can (Linux), before it takes the machine down."""
+    """Have the system refuse what is far too much, where it can (Linux), before it takes the machine down.
+
+    It counts addresses, of which threads and allocators take more than they use; what counts is what is resident.
+    """
     if sys.platform != "linux":
         return
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    most = pages * resource.getpagesize() + BYTES
+    most = pages * resource.getpagesize() + 4 * BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
