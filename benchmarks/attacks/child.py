@@ -22,7 +22,7 @@ from typing import Any
 # Where each phase of a command begins: a module and a function of it or of one of its classes.
 PHASES = {
     "download": "mlx_backend.weights.checkpoints.hub:_download",
-    "convert": "mlx_backend.weights.checkpoints.convert:convert",
+    "convert": "mlx_backend.weights.checkpoints.convert:_write_component",
     "caches": "mlx_backend.pipelines.conditioning_cache:keep_file",
     "encode": "mlx_backend.members.scail2.streams:EncodedScene.streams",
     "sampling": "mlx_backend.pipelines.denoising:Denoising.run",
