@@ -11,7 +11,7 @@ from ..mlx_backend.interface.errors import BackendError, RequestError
 from ..mlx_backend.members.scail2 import MEMBER
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
-from .loaders import FILE_INPUTS, open_folder, snapshot_choices, snapshot_folder
+from .loaders import FILE_INPUTS, is_published, open_folder, snapshot_choices, snapshot_folder
 from .neighbour import neighbour
 
 DENSE, MIXED = "none", "mixed"
@@ -90,7 +90,7 @@ class Scail2Convert(io.ComfyNode):
                 new_folder(name)
         except BackendError as error:
             return str(error)
-        known = source is None or source in MEMBER.hub_repositories or source_path(source) is not None
+        known = source is None or is_published(source) or source_path(source) is not None
         return known or f"There is no model '{source}' in the model folders: choose one from the list."
 
     @classmethod

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.events import LOGGER, Listener, Progress
+from ..mlx_backend.interface.segments import KEPT
 from ..mlx_backend.interface.small_model import ASSETS
 from ..mlx_backend.interface.workload import Workload
 from ..mlx_backend.media.read import VIDEO_SUFFIXES
@@ -233,7 +234,7 @@ def cache_folder() -> Path | None:
 def resume_folder() -> Path | None:
     """Return where finished segments are kept: in ComfyUI's output folder, as it empties its own temp folder."""
     folder_paths = sys.modules.get("folder_paths")
-    return None if folder_paths is None else Path(folder_paths.get_output_directory()) / "scail2_resume"
+    return None if folder_paths is None else Path(folder_paths.get_output_directory()) / KEPT
 
 
 def output_place(prefix: str, width: int, height: int) -> tuple[Path, str, int]:

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.machine import chosen_memory
+from ..mlx_backend.interface.published import published
 from ..mlx_backend.interface.requests import LoraRequest
 from ..mlx_backend.interface.small_model import SMALL_MODEL
 from ..mlx_backend.interface.variants import PROCESSES, RESIDENCIES
@@ -185,14 +186,21 @@ def snapshot_input(*others: str) -> io.Combo.Input:
         options=[AUTO, *MEMBER.hub_repositories, *snapshot_choices(), SMALL, *others],
         default=AUTO,
         tooltip="A folder under models/scail2, or a published snapshot, which is downloaded there when the node first "
-        "runs (resumable; about 24 GB). auto: the first one that is installed; where none is, the small model that "
-        "comes with this pack, which knows puppets of 96x96 pixels only, to try a workflow at once.",
+        "runs (resumable): "
+        + "; ".join(f"{name.rsplit('/', 1)[-1]}, {published(name).needs}" for name in MEMBER.hub_repositories)
+        + ". auto: the first one that is installed; where none is, the small model that comes with this pack, which "
+        "knows puppets of 96x96 pixels only, to try a workflow at once.",
     )
 
 
 def is_snapshot(name: str) -> bool:
     """Whether a snapshot input may have this value: what its list offers, or the path of any folder."""
-    return name in (AUTO, SMALL, *MEMBER.hub_repositories) or snapshot_folder(name) is not None
+    return name in (AUTO, SMALL) or is_published(name) or snapshot_folder(name) is not None
+
+
+def is_published(name: str) -> bool:
+    """Whether it can be downloaded: a tier, or its repository, as older workflows have it."""
+    return name in {*MEMBER.hub_repositories, *(published(tier).repository for tier in MEMBER.hub_repositories)}
 
 
 def meant(name: str, *, has_files: bool = False) -> str:
@@ -267,7 +275,7 @@ def chosen_tokenizer(value: str) -> dict[str, Path]:
 def open_folder(snapshot: str) -> Path:
     """Return a snapshot's folder, downloading it first if need be. Raises RequestError if there is none."""
     folder = snapshot_folder(snapshot)
-    if folder is None and snapshot in MEMBER.hub_repositories:
+    if folder is None and is_published(snapshot):
         from ..mlx_backend.weights.checkpoints.hub import download_snapshot
 
         with neighbour().at_work():

@@ -33,6 +33,12 @@ WAYS = ("bf16", "q8", "q6", "q5", "q4, groups of 64", "q4, groups of 32", "mixed
 VAE = f"--weights {SNAPSHOT}/vae.safetensors --width 32 --height 32"
 # By script, in the order in which they run; {} is a folder of the test's own.
 TOYS = {
+    "campaign": (
+        Toy("kills --count 1", ("kills, download",)),
+        Toy("mutations --count 40", ("mutations, safetensors", "mutations, png", "mutations, mp4")),
+        Toy("long_run --count 1", ("long run",)),
+        Toy("stale --count 1", ("stale",)),
+    ),
     "clip_memory": (
         Toy(
             f"{SNAPSHOT} --clip-size 64 64 --clip-frames 10 20 --size 32 32 --frames 5",

@@ -1,6 +1,7 @@
 """The command line as a script meets it: what it writes, what it says, and its exit codes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,7 +108,32 @@ def test_a_golden_run_through_arrays(inputs, tmp_path):
     assert done.stdout == ""
     assert "sampling 3/3" in done.stderr
     assert "warning" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["o.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.npy", "scail2_resume"]
+
+
+def test_finished_segments_are_kept_beside_the_output_unless_it_is_said_otherwise(inputs, tmp_path, capsys):
+    frames = []
+    for options, folder, again in (
+        (["--no-resume"], None, False),
+        ([], tmp_path / "scail2_resume", False),
+        ([], tmp_path / "scail2_resume", True),
+        (["--resume", tmp_path / "kept"], tmp_path / "kept", False),
+    ):
+        assert main(arguments(inputs, tmp_path / "o.npy", "--max-frames", 1, *options)) == 0
+        assert ("made before" in capsys.readouterr().err) == again
+        assert folder is None or [path.suffix for path in folder.iterdir()] == [".safetensors"]
+        frames.append(np.load(tmp_path / "o.npy"))
+        if folder is None:
+            assert [path.name for path in tmp_path.iterdir()] == ["o.npy"]
+    assert all(np.array_equal(made, frames[0]) for made in frames)  # the same program twice: no tolerance is due
+    with pytest.raises(SystemExit):
+        main(arguments(inputs, tmp_path / "o.npy", "--resume", tmp_path, "--no-resume"))
+
+
+def test_a_published_model_is_chosen_by_its_tier(capsys, tmp_path):
+    assert main(["download", "q5", str(tmp_path / "models")]) == 2
+    assert "There is no published model 'q5': choose one of q4, q8, bf16." in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
 
 
 def test_every_medium_in_and_out(inputs, tmp_path, capsys):
@@ -303,7 +329,7 @@ def test_an_error_in_a_process_of_its_own(inputs, output):
     assert "driving mask has 1 frame and the driving video 9" in done.stderr
 
 
-def test_interrupting_leaves_nothing(inputs, output, capsys, monkeypatch):
+def test_interrupting_leaves_the_finished_segment_alone(inputs, output, capsys, monkeypatch):
     from mlx_backend.pipelines import generate
 
     def interrupted(*arguments, **options):
@@ -311,7 +337,10 @@ def test_interrupting_leaves_nothing(inputs, output, capsys, monkeypatch):
 
     monkeypatch.setattr(generate, "decode_latents", interrupted)
     assert main(arguments(inputs, output / "o.mp4")) == 130
-    assert capsys.readouterr().err.endswith("Stopped; nothing was written.\n")
+    assert capsys.readouterr().err.endswith("Stopped; nothing was written but what the next try goes on from.\n")
+    kept = output / "scail2_resume"
+    assert [path.suffix for path in kept.iterdir()] == [".safetensors"]  # it was sampled
+    shutil.rmtree(kept)
 
 
 def test_nan_from_the_model_fails_with_its_step(inputs, output, capsys, monkeypatch):
@@ -325,7 +354,7 @@ def test_nan_from_the_model_fails_with_its_step(inputs, output, capsys, monkeypa
 # Help and inspect
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["inspect"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["generate"], ["download"], ["inspect"], ["demo"]])
 def test_help_exits_with_0(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

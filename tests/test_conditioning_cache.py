@@ -9,6 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 from support import GOLDENS, generate, golden_prompts, golden_scene, golden_settings
 
+from benchmarks.attacks.stale import tensor_span
 from mlx_backend.pipelines import conditioning_cache
 from mlx_backend.pipelines.conditioning_cache import ConditioningCache
 from mlx_backend.pipelines.picture import encode_picture
@@ -128,3 +129,18 @@ def test_a_snapshot_that_was_trained_further_is_another(snapshot, tmp_path):
     mx.save_safetensors(str(path), {name: 1.01 * array for name, array in tensors.items()})
     mx.save_safetensors(str(tmp_path / "same.safetensors"), dict(tree_flatten(tensors)))
     assert file_identity(path) != file_identity(tmp_path / "same.safetensors")
+
+
+def test_a_single_tensor_that_was_replaced_makes_another_file(snapshot, tmp_path):
+    """Also a small one between two samples: its signs are turned, in place, and nothing else."""
+    path = tmp_path / "dit.safetensors"
+    whole = snapshot.path("dit").read_bytes()
+    path.write_bytes(whole)
+    same = file_identity(path)
+    for name in ("blocks.1.self_attn.norm_q.weight", "blocks.1.ffn.2.bias", "blocks.0.ffn.0.weight"):
+        begin, end, width = tensor_span(whole, name)
+        changed = bytearray(whole)
+        for place in range(begin + width - 1, end, width):
+            changed[place] ^= 0x80
+        path.write_bytes(changed)
+        assert file_identity(path) != same, name

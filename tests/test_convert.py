@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -342,3 +343,15 @@ def test_a_source_that_is_no_model_is_told(tmp_path, capsys):
     mx.save_safetensors(str(tmp_path / "other.safetensors"), {"a": mx.zeros(3)})
     assert main(["convert", str(tmp_path / "other.safetensors"), str(tmp_path / "made")]) == 2
     assert "choose a part of SCAIL-2" in capsys.readouterr().err
+
+
+def test_what_a_killed_conversion_has_left_goes_after_a_while(tmp_path):
+    """Gigabytes in a hidden folder; the younger one may belong to a program that is at it."""
+    left = [tmp_path / f".made.part-{name}" for name in ("00", "11")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "dit.safetensors").write_bytes(bytes(10))
+    for path in (left[0] / "dit.safetensors", left[0]):
+        os.utime(path, (1, 1))
+    assert main(["convert", str(SOURCE / "clip.safetensors"), str(tmp_path / "made")]) == 0
+    assert [folder.exists() for folder in left] == [False, True]

@@ -64,7 +64,7 @@ def test_the_list_holds_snapshots_files_and_what_can_be_downloaded(comfy, node):
         "tiny",
         "diffusion_models/sub/x.safetensors",
         "vae/x.safetensors",
-        "SceneWorks/scail2-mlx",
+        *(f"SceneWorks/scail2-mlx/{tier}" for tier in ("q4", "q8", "bf16")),
     ]
     assert schema.is_output_node
 

@@ -57,7 +57,7 @@ def test_the_input_check_shows_the_run_as_it_will_be(tmp_path):
     assert "of 5 frames" in str(checked)
 
 
-@pytest.mark.parametrize("limits", [{"size": 96}, {"width": "96"}, [96], "96"])
+@pytest.mark.parametrize("limits", [{"size": 96}, {"width": "96"}, {"cfg": 10**20}, {"cfg": float("nan")}, [96], "96"])
 def test_limits_that_are_none_are_refused(limits):
     with pytest.raises(WeightsError, match=r"config.json says limits = .* only numbers for width, height"):
         Limits.of({LIMITS: limits})

@@ -6,18 +6,20 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import types
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support import GOLDENS, Recorder
 
+from benchmarks.attacks.local_hub import served
 from demo.pack import load_pack
 from mlx_backend.cli.main import main
 from mlx_backend.interface.errors import Cancelled, DependencyError, WeightsError
+from mlx_backend.interface.published import PUBLISHED, SCAIL2_MLX, SCAIL2_MLX_COMMIT, published
 from mlx_backend.pipelines.store import ModelStore
 from mlx_backend.runtime import awake, device
-from mlx_backend.weights.checkpoints import hub
+from mlx_backend.weights.checkpoints import hub, origin
 
 GB = 10**9
 
@@ -235,59 +237,6 @@ def test_a_macs_python_for_intel_is_told_so(system, machine, refused, monkeypatc
 # Downloads
 
 
-class Hub(ThreadingHTTPServer):
-    """A Hub with one snapshot, spoken to through the real library.
-
-    `asked` are the files that were fetched and from which byte, in order. `cuts` are how many bytes each of the next
-    answers for the DiT sends before the connection ends, `spoilt` files whose content is not what was promised.
-    """
-
-    daemon_threads = True
-
-    def __init__(self):
-        self.asked, self.cuts, self.spoilt, self.knows_sizes = [], [], set(), True
-        super().__init__(("127.0.0.1", 0), Page)
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Page(BaseHTTPRequestHandler):
-    def answer(self, body, *, status=200, cut=None, **headers):
-        self.send_response(status)
-        for name, value in ({"Content-Length": len(body)} | headers).items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[:cut])
-            self.close_connection = True
-
-    def do_HEAD(self):
-        body = content(self.path.rsplit("/", 1)[1])
-        self.answer(body, ETag=f'"{hashlib.sha256(body).hexdigest()}"', X_Repo_Commit="0" * 40)
-
-    def do_GET(self):
-        if self.path.startswith("/api/"):
-            if not self.server.knows_sizes:
-                self.send_error(503)
-                return
-            files = [{"rfilename": name, "size": len(content(name))} for name in hub.FILES]
-            self.answer(json.dumps({"id": "someone/tiny", "siblings": files}).encode(), Content_Type="application/json")
-            return
-        name = self.path.rsplit("/", 1)[1]
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        self.server.asked.append((name, start))
-        cut = self.server.cuts.pop(0) if name == "dit.safetensors" and self.server.cuts else None
-        body = content(name)
-        if name in self.server.spoilt:
-            body = bytes(len(body))
-        self.answer(body[start:], status=206 if start else 200, cut=cut)
-
-    def log_message(self, *_):
-        pass
-
-
 def content(name):
     return (GOLDENS / "snapshot" / name).read_bytes()
 
@@ -295,18 +244,12 @@ def content(name):
 @pytest.fixture
 def remote(monkeypatch):
     pytest.importorskip("huggingface_hub")
-    from huggingface_hub import hf_api
-
-    server = Hub()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    place = server.address + "/{}/resolve/main/{}"
-    monkeypatch.setattr("huggingface_hub.hf_hub_url", place.format)
-    monkeypatch.setattr(hf_api.api, "endpoint", server.address)
-    monkeypatch.setattr(hub, "CHUNK", 4096)
-    monkeypatch.setattr(hub, "PAUSE", 0.0)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with served(GOLDENS / "snapshot") as server:
+        monkeypatch.setattr("huggingface_hub.hf_hub_url", server.url)
+        monkeypatch.setattr(hub, "CHUNK", 4096)
+        monkeypatch.setattr(hub, "PAUSE", 0.0)
+        monkeypatch.setattr(origin, "PAUSE", 0.01)
+        yield server
 
 
 def fetched(server, name="dit.safetensors"):
@@ -333,7 +276,7 @@ def test_a_download_stops_within_a_file_and_goes_on_where_it_stopped(remote, tmp
     folder = hub.download_snapshot("someone/tiny", tmp_path, listener)
     assert fetched(remote) == [0, begun]
     assert fetched(remote, "tokenizer.json") == [0]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(hub.FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*hub.FILES, origin.NAME, origin.LOCK])
     assert all((folder / name).read_bytes() == content(name) for name in hub.FILES)
 
 
@@ -373,14 +316,12 @@ def test_a_download_that_does_not_fit_is_not_begun(remote, tmp_path, listener, m
     for part in ("someone/tiny", f"{total / GB:.1f} GB", f"{free / GB:.1f} GB free", str(tmp_path)):
         assert part in str(error.value)
     assert remote.asked == []
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    (folder / "config.json").write_bytes(content("config.json"))
+    (tmp_path / "tiny" / "config.json").write_bytes(content("config.json"))
     hub.download_snapshot("someone/tiny", tmp_path, listener)  # with one file there, the rest fits
 
 
 def test_a_hub_that_tells_no_sizes_stops_no_download(remote, tmp_path, listener, monkeypatch):
-    remote.knows_sizes = False
+    remote.unsized = True
     monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
     folder = hub.download_snapshot("someone/tiny", tmp_path, listener)
     assert (folder / "dit.safetensors").is_file()
@@ -393,3 +334,123 @@ def test_what_has_begun_to_arrive_is_not_counted_again(tmp_path):
     (tmp_path / f".dit.safetensors.0123{hub.PART}").write_bytes(b"x" * 300)
     assert hub.missing_bytes(sizes, tmp_path) == 1000 + 200 - 300
     assert hub.missing_bytes({"config.json": 10}, tmp_path) == 0
+
+
+NEWER = "1" * 40
+
+
+def test_a_download_keeps_to_the_commit_that_it_began_with(remote, tmp_path, listener):
+    """The branch moves between two tries: what is fetched then is still of the first commit."""
+    with pytest.raises(Cancelled):
+        hub.download_snapshot("someone/tiny", tmp_path, Stopper())
+    remote.commit = NEWER
+    remote.others = {(NEWER, name): content(name) + b" " for name in hub.FILES}
+    folder = hub.download_snapshot("someone/tiny", tmp_path, listener)
+    told = json.loads((folder / origin.NAME).read_text())
+    assert told["revision"] == "0" * 40
+    assert told["files"]["vae.safetensors"] == {
+        "size": len(content("vae.safetensors")),
+        "digest": hashlib.sha256(content("vae.safetensors")).hexdigest(),
+    }
+    assert sorted(told["whole"]) == sorted(hub.FILES)
+    assert all((folder / name).read_bytes() == content(name) for name in hub.FILES)
+
+
+@pytest.mark.parametrize("change", [b"", b" "])
+def test_a_file_of_another_commit_is_not_mixed_in(change, remote, tmp_path, listener):
+    """It may have the same size; it stays as it is."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    theirs = content("vae.safetensors")[:-1] + b"\1" + change
+    (folder / "vae.safetensors").write_bytes(theirs)
+    with pytest.raises(WeightsError, match=r"vae\.safetensors is there, but it is not the file of someone/tiny at"):
+        hub.download_snapshot("someone/tiny", tmp_path, listener)
+    assert (folder / "vae.safetensors").read_bytes() == theirs
+    (folder / "vae.safetensors").write_bytes(content("vae.safetensors"))
+    hub.download_snapshot("someone/tiny", tmp_path, listener)
+    assert fetched(remote, "vae.safetensors") == []  # the right one is taken
+    assert fetched(remote) == [0]
+
+
+def test_a_small_file_is_compared_with_gits_name_of_it(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"hello\n")
+    expected = origin.Expected(6, "ce013625030ba8dba906f756967f9e9ca394464a")  # git hash-object
+    assert expected.is_met(path)
+    path.write_bytes(b"hallo\n")
+    assert not expected.is_met(path)
+    assert not origin.Expected(5, "").is_met(path)
+
+
+def test_another_commit_than_the_pinned_one_is_refused(remote, tmp_path, listener, monkeypatch):
+    asked = []
+
+    def moved(repository, name, revision):
+        asked.append((repository, name, revision))
+        return remote.url(repository, name, "main")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_url", moved)
+    with pytest.raises(WeightsError, match=f"commit {'0' * 40}, but {SCAIL2_MLX_COMMIT} was asked for"):
+        hub.download_snapshot(f"{SCAIL2_MLX}/q8", tmp_path, listener)
+    assert asked == [(SCAIL2_MLX, "q8/config.json", SCAIL2_MLX_COMMIT)]
+    assert remote.asked == []
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, SCAIL2_MLX])
+def test_a_tier_is_fetched_from_its_folder_at_the_pinned_commit(name, remote, tmp_path, listener):
+    """A repository's own name, as older workflows have it, means its first tier."""
+    folder = hub.download_snapshot(name, tmp_path, listener)
+    tier = name.removeprefix(SCAIL2_MLX).strip("/") or "q4"
+    assert folder == tmp_path / "scail2-mlx" / tier
+    told = json.loads((folder / origin.NAME).read_text())
+    assert (told["repository"], told["revision"], told["folder"]) == (SCAIL2_MLX, SCAIL2_MLX_COMMIT, tier)
+    before = len(remote.asked)
+    assert hub.download_snapshot(name, tmp_path, listener) == folder
+    assert len(remote.asked) == before == len(hub.FILES)
+
+
+def test_what_lies_in_the_root_from_before_the_tiers_is_taken(remote, tmp_path, listener):
+    folder = tmp_path / "scail2-mlx"
+    folder.mkdir()
+    for name in hub.FILES:
+        (folder / name).write_bytes(content(name))
+    assert hub.download_snapshot(SCAIL2_MLX, tmp_path, listener) == folder
+    assert remote.asked == []
+
+
+def test_what_a_tier_needs_is_told():
+    assert published(f"{SCAIL2_MLX}/bf16").needs == "not packed: 47 GB of disk, 38 GB of memory or 9 GB streamed"
+    sizes = [tier.size for tier in PUBLISHED.values()]
+    assert sizes == sorted(sizes)
+    # From q4 to q8 every weight of the 480 packed linears takes half a byte more; headers differ by a few kilobytes.
+    packed = 40 * (10 * 5120**2 + 2 * 5120 * 13824)
+    assert abs(sizes[1] - sizes[0] - packed // 2) < 10_000
+
+
+def test_two_programs_download_one_after_the_other(remote, tmp_path, listener):
+    """The second waits for the first, and then needs nothing."""
+    folder = tmp_path / "tiny"
+    notes = []
+    listener.note = notes.append
+    with origin.alone(folder, listener):
+        other = threading.Thread(target=hub.download_snapshot, args=("someone/tiny", tmp_path, listener))
+        other.start()
+        until = time.monotonic() + 10
+        while not notes and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "Another program is downloading" in notes[0]
+        assert remote.asked == []
+        for name in hub.FILES:
+            (folder / name).write_bytes(content(name))
+    other.join(10)
+    assert not other.is_alive()
+    assert remote.asked == []
+
+
+def test_a_record_that_says_nothing_is_told(remote, tmp_path, listener):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for damaged in ("", "[]", '{"files": {}}', '{"files": 3}', "[" * 100_000):
+        (folder / origin.NAME).write_text(damaged)
+        with pytest.raises(WeightsError, match="does not say where its folder is from"):
+            hub.download_snapshot("someone/tiny", tmp_path, listener)

@@ -212,30 +212,32 @@ def test_a_published_snapshot_is_downloaded_when_it_is_used(nodes, tmp_path, mon
     """The Hub is replaced by a folder; one file fails once, and the second try keeps what came."""
     import shutil
 
-    import huggingface_hub
-
     asked = []
 
-    def fetch(repository, name, target, listener):
-        asked.append((repository, name))
-        if asked.count((repository, name)) == 1 and name == "vae.safetensors":
+    def fetch(url, part, expected, listener):
+        asked.append(url)
+        name = url.rsplit("/", 1)[-1]
+        if asked.count(url) == 1 and name == "vae.safetensors":
             raise OSError("connection lost")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(GOLDENS / "snapshot" / name, target)
+        shutil.copy(GOLDENS / "snapshot" / name, part)
 
-    hub = importlib.import_module(load_pack().__name__ + ".mlx_backend.weights.checkpoints.hub")
+    checkpoints = load_pack().__name__ + ".mlx_backend.weights.checkpoints"
+    hub, origin = (importlib.import_module(f"{checkpoints}.{name}") for name in ("hub", "origin"))
+    promised = {name: origin.Expected(None, "") for name in hub.FILES}
     monkeypatch.setattr(hub, "_fetch", fetch)
-    info = types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename="dit.safetensors", size=1000)])
-    monkeypatch.setattr(huggingface_hub, "model_info", lambda repository, **_: info)
+    monkeypatch.setattr(
+        hub, "_ask", lambda tier, _: origin.Origin(tier.repository, tier.revision, tier.folder, promised)
+    )
     monkeypatch.chdir(tmp_path)
-    choice = {"snapshot": "SceneWorks/scail2-mlx", "precision": "auto"}
+    choice = {"snapshot": "SceneWorks/scail2-mlx/q8", "precision": "auto"}
     with pytest.raises(Exception, match="connection lost"):
         nodes["LoadScail2MLX"](choice)
     nodes["LoadScail2MLX"](choice)
-    assert (tmp_path / "scail2" / "scail2-mlx" / "vae.safetensors").is_file()
+    assert (tmp_path / "scail2" / "scail2-mlx" / "q8" / "vae.safetensors").is_file()
     before = len(asked)
     nodes["LoadScail2MLX"](choice)
     assert len(asked) == before  # all there: nothing is asked of the Hub
+    assert all("/resolve/ce88cfdb1008f395e9c820e525e6db7b6695f7b3/q8/" in url for url in asked)
 
 
 def test_samples_never_replace_a_file_of_the_user(tmp_path, monkeypatch):

@@ -285,3 +285,13 @@ def test_what_a_key_says_of_the_settings_stays():
         "economy=Economy(step_cache='off', threshold=0.05, guidance_until=1.0), grid='upstream', "
         "continuation=Continuation(history='pixels', anchor='off', seed='running'), pose_rope='upstream')"
     )
+
+
+def test_what_a_killed_run_has_begun_goes_after_a_while(models, tmp_path):
+    begun = [tmp_path / f".a{finished.SUFFIX}.{name}.part" for name in ("00", "11")]
+    for path in begun:
+        path.write_bytes(bytes(10))
+    os.utime(begun[0], (1, 1))  # the other one may be another run's, which is at it
+    with pytest.raises(Cancelled):
+        run(models, tmp_path, Told(stop_at=(2, 1)))
+    assert [path.exists() for path in begun] == [False, True]

@@ -40,6 +40,7 @@ class Case:
         facts = self.facts
         high, low = facts["guide"][::-1] if isinstance(facts["guide"], list) else (facts["guide"], None)
         words: list[object] = ["generate", "--model", model, "--output", folder / "out.npy", "--no-cache"]
+        words += ["--no-resume"]
         words += ["--prompt", facts["prompt"], "--frames", facts["frames"], "--steps", facts["steps"], "--cfg", high]
         words += ["--shift", facts["shift"], "--solver", facts["solver"], "--precision", "float32"]
         words += ["--width", size[0], "--height", size[1]]

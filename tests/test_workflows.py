@@ -241,8 +241,10 @@ def test_a_workflow_asks_for_no_download_where_the_small_model_does(name):
     if name != CORE_TEMPLATE:  # ComfyUI's encoders and VAE fit the published model only
         assert (snapshot, offered) == ("auto", {})
         return
-    assert snapshot == "SceneWorks/scail2-mlx"
-    assert offered == {file: f"https://huggingface.co/{snapshot}/resolve/main/{file}" for file in FILES}
+    assert snapshot == "SceneWorks/scail2-mlx/q4"
+    place = "https://huggingface.co/SceneWorks/scail2-mlx/resolve/ce88cfdb1008f395e9c820e525e6db7b6695f7b3/q4"
+    assert offered == {file: f"{place}/{file}" for file in FILES}
+    assert {model["directory"] for model in loader["properties"]["models"]} == {"scail2/scail2-mlx/q4"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from ..interface.machine import chosen_memory
 from ..interface.pictures import Pictures
 from ..interface.presets import PRESETS, Preset, check_distilled, find_preset
 from ..interface.requests import LoraRequest, SamplingSettings, Scene
+from ..interface.segments import KEPT
 from ..interface.settings import sampling_of, scene_of
 from ..interface.variants import PROCESSES, RESIDENCIES, Defaults
 from ..media.footage import Footage, open_footage
@@ -78,7 +79,15 @@ def add_command(commands) -> None:  # noqa: ANN001 - argparse has no public type
     )
     for name in SAMPLED:
         option(add, name)
-    add("--resume", type=Path, metavar="DIR", help="keep finished segments there, and go on from them the next time")
+    kept = parser.add_mutually_exclusive_group().add_argument
+    kept(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="where finished segments are kept, so that a run that was stopped goes on from them the next time "
+        f"(default: {KEPT} beside the output; at most 4 GiB, the oldest go first)",
+    )
+    kept("--no-resume", action="store_true", help="keep no segments, and make all of them anew")
     add("--report", action="store_true", help="write settings, seconds and peak memory to OUTPUT.report.json")
     option(add, "draft")
     add("--tile-size", type=int, default=0, metavar="N", help="decode in tiles of N pixels (0: where needed)")
@@ -133,7 +142,7 @@ def run(chosen: argparse.Namespace) -> None:
     models, prompts = Models.of(store, loras, low_loras), Prompts(chosen.prompt, negative_of(chosen, snapshot))
     tiling = Tiling(chosen.tile_size, chosen.tile_overlap) if chosen.tile_size else None
     recording = Recording(listener) if chosen.report else None
-    session = Session(listener=recording or listener, kept=chosen.resume)
+    session = Session(listener=recording or listener, kept=_kept(chosen))
     made = prepare(models, prompts, scene, settings, session, start=noise)
     frames = generate(made, tiling, session)
     report = None if recording is None else report_run(made, recording)
@@ -157,6 +166,11 @@ def _asked(
     scene = scene_of(given, pictures, defaults)
     own = {} if preset is None else preset.values(scene.width, scene.height)
     return scene, sampling_of(own | {name: value for name, value in given.items() if value is not None}, defaults)
+
+
+def _kept(chosen: argparse.Namespace) -> Path | None:
+    """Return the folder of finished segments: beside the output, as ComfyUI's nodes have it in the output folder."""
+    return None if chosen.no_resume else chosen.resume or chosen.output.resolve().parent / KEPT
 
 
 def _video(path: Path | None, fps: float | None, listener: TerminalListener) -> Pictures | None:

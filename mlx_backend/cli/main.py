@@ -11,7 +11,7 @@ from typing import NoReturn
 from ..interface.errors import BackendError, Cancelled, DependencyError, NumericsError, ProcessError
 from ..interface.events import LOGGER
 from ..runtime.awake import kept_awake
-from . import bench, convert, demo, doctor, generate, inspect, plan
+from . import bench, convert, demo, doctor, download, generate, inspect, plan
 
 BAD_INPUT, FAILED, STOPPED = 2, 1, 130
 
@@ -41,14 +41,14 @@ def main(arguments: Sequence[str]) -> int:
     LOGGER.setLevel(logging.INFO)
     parser = Parser(prog="mlx_backend", description="SCAIL-2 on MLX: character animation from a picture and a video.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (generate, convert, inspect, demo, plan, doctor, bench):
+    for module in (generate, download, convert, inspect, demo, plan, doctor, bench):
         module.add_command(commands)
     chosen = parser.parse_args(arguments)
     try:
         with kept_awake():
             chosen.run(chosen)
     except (Cancelled, KeyboardInterrupt):
-        sys.stderr.write("Stopped; nothing was written.\n")
+        sys.stderr.write("Stopped; nothing was written but what the next try goes on from.\n")
         return STOPPED
     except BackendError as error:
         sys.stderr.write(f"{error}\n")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from .errors import WeightsError
 
 LIMITS = "limits"  # in config.json
+MAX_VALUE = 1e9  # an integer beyond a float's range is no number to what computes with it
 Wanted = TypeVar("Wanted")  # a dataclass that has some of the settings
 
 
@@ -27,7 +28,8 @@ class Limits:
         """Read them from a snapshot's settings. Raises WeightsError for a name or a value that is none of them."""
         given, names = settings.get(LIMITS, {}), [field.name for field in fields(cls)]
         if not isinstance(given, dict) or not all(
-            name in names and isinstance(value, (int, float)) for name, value in given.items()
+            name in names and isinstance(value, (int, float)) and abs(value) < MAX_VALUE
+            for name, value in given.items()
         ):
             raise WeightsError(
                 f"config.json says {LIMITS} = {given!r}, but only numbers for {', '.join(names)} are allowed: download "

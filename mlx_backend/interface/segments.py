@@ -8,6 +8,7 @@ from .errors import RequestError
 from .geometry import covering_frames
 
 LONGEST = 1025  # frames of a segment that can be asked for
+KEPT = "scail2_resume"  # the folder of finished segments: in ComfyUI's output folder, or beside an output
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,13 @@ class VideoFile:
             yield self._pixels(*held, tone)
 
     def _pixels(self, number: int, frame: VideoFrame, tone: ToneMap | None) -> np.ndarray:
-        pixels = _upright(frame, tone)
+        try:
+            pixels = _upright(frame, tone)
+        except (OSError, ValueError) as error:  # FFmpeg's errors are of either kind, save those of its own
+            raise MediaError(
+                f"Frame {number} of the video {self.path} cannot be turned into pixels ({reason_of(error)}): it is "
+                "damaged; export it anew, as H.264 in .mp4 for example."
+            ) from error
         if pixels.shape[:2] != (self.height, self.width):
             raise MediaError(
                 f"The video {self.path} changes its size from {self.width}x{self.height} to "
@@ -212,10 +218,7 @@ def _peak(frame: VideoFrame) -> float:
 
 def _upright(frame: VideoFrame, tone: ToneMap | None) -> np.ndarray:
     """The frame as uint8 [H, W, 3], turned and mirrored as its display matrix asks."""
-    if tone is None:
-        pixels = frame.to_ndarray(format="rgb24")
-    else:
-        pixels = tone.pictures(frame.to_ndarray(format="rgb48le"))
+    pixels = frame.to_ndarray(format="rgb24") if tone is None else tone.pictures(frame.to_ndarray(format="rgb48le"))
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return pixels

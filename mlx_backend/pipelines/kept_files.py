@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
+
+ABANDONED = 3600.0  # seconds without a byte more
 
 
 def keep_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -42,7 +45,13 @@ def keep_new_file(paths: Iterable[Path], write: Callable[[BinaryIO], object]) ->
 
 
 def prune(folder: Path, suffix: str, most: int) -> None:
-    """Remove the oldest files with this suffix until they take at most `most` bytes. Raises OSError."""
+    """Remove the oldest files with this suffix until they take at most `most` bytes. Raises OSError.
+
+    Files that were begun and not touched for a while go too: the process that wrote them was killed.
+    """
+    for path in folder.glob(f".*{suffix}.*.part"):
+        if time.time() - path.stat().st_mtime > ABANDONED:
+            path.unlink(missing_ok=True)
     entries = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.name.endswith(suffix)]
     total = sum(stat.st_size for stat, _ in entries)
     for stat, path in sorted(entries, key=lambda entry: entry[0].st_mtime):

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_backend.interface.published import published
 from mlx_backend.members.scail2 import MEMBER
 from mlx_backend.weights.checkpoints.hub import FILES
 from tools.workflow_builder import Box, Plug, Workflow
 from tools.workflows import texts
 
-REPOSITORY = MEMBER.hub_repositories[0]
+PUBLISHED = MEMBER.hub_repositories[0]
 COLUMN, GAP, PAD, HEAD = 990, 25, 20, 80  # pixels: first column, between frames, inside them, below their titles
 CARD, THUMBNAIL = 300, 324  # width of a node with a picture, and its height
 BOTTOM = 1564  # lower edge of all columns
@@ -54,7 +55,7 @@ def model(w: Workflow, width: int = COLUMN) -> Box:
 
 def published_model(w: Workflow) -> Box:
     """Place the loader with the published model, a note, and the files that the page offers to download."""
-    return _model(w, COLUMN, texts.MODEL_PUBLISHED, {"snapshot": REPOSITORY}, downloads())
+    return _model(w, COLUMN, texts.MODEL_PUBLISHED, {"snapshot": PUBLISHED}, downloads())
 
 
 def _model(w: Workflow, width: int, note: str, given: dict[str, str], properties: dict[str, Any]) -> Box:
@@ -65,8 +66,9 @@ def _model(w: Workflow, width: int, note: str, given: dict[str, str], properties
 
 def downloads() -> dict[str, list[dict[str, str]]]:
     """Return a node's properties that tell the page which files its snapshot consists of, and where they are."""
-    url = f"https://huggingface.co/{REPOSITORY}/resolve/main"
-    directory = f"scail2/{REPOSITORY.split('/')[-1]}"
+    tier = published(PUBLISHED)
+    url = f"https://huggingface.co/{tier.repository}/resolve/{tier.revision}/{tier.folder}"
+    directory = f"scail2/{tier.place}"
     return {"models": [{"name": name, "url": f"{url}/{name}", "directory": directory} for name in FILES]}
 
 

@@ -10,8 +10,8 @@ COLOURS = {ANIMATION: ("blue on white", "blue on black"), REPLACEMENT: ("blue on
 
 _REPOSITORY = "[SceneWorks/scail2-mlx](https://huggingface.co/SceneWorks/scail2-mlx)"
 _DOWNLOADED = (
-    f"{_REPOSITORY}, about 24 GB. It is downloaded when the workflow next runs, to `ComfyUI/models/scail2/scail2-mlx`; "
-    "an interrupted download goes on where it stopped."
+    f"{_REPOSITORY}: /q4 (24 GB), /q8 (32 GB) or /bf16 (47 GB). It is downloaded when the workflow next runs, to "
+    "`ComfyUI/models/scail2/scail2-mlx`; an interrupted download goes on where it stopped."
 )
 _INSTALLED = (
     "You have it already? Put its folder into `ComfyUI/models/scail2/` and press **R**. Files of other programs can be "

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...interface.events import Listener
 from ...interface.geometry import SIZE_STEP, LatentSize
+from ...interface.published import PUBLISHED
 from ...interface.requests import SamplingSettings, Scene
 from ...interface.sizes import SCAIL2_DIT, Scail2Config, WanConfig
 from ...interface.tokens import Surroundings
@@ -74,7 +75,7 @@ class Scail2(Member):
 MEMBER = Scail2(
     name="scail-2-14b",
     title="SCAIL-2",
-    hub_repositories=("SceneWorks/scail2-mlx",),
+    hub_repositories=tuple(PUBLISHED),
     components=("vae", "t5_encoder", "clip"),
     defaults=SCAIL2,
     continues=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import re
 import secrets
 import shutil
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +23,7 @@ import numpy as np
 
 from ...interface.conversion import DTYPES, GROUP_SIZES, HIGH_BITS, LOW_BITS, ConvertOptions, Packing
 from ...interface.errors import RequestError, WeightsError
-from ...interface.events import Listener, Progress
+from ...interface.events import LOGGER, Listener, Progress
 from ...interface.limits import LIMITS
 from ...members import titles
 from ...models.linear import PackedLinear
@@ -47,6 +49,7 @@ POLICY: dict[str, dict[str, float]] = {
 }
 MIXED_BUDGET = 0.1  # how much larger than uniform LOW_BITS the packed layers may become
 SLICE_BYTES = 32 << 20  # of the source, read or computed beside it at a time
+ABANDONED = 3600.0  # seconds without a byte more, after which nobody is writing
 SPARE_BYTES = 64 << 20  # for the tokenizer, and what a file system keeps for itself
 
 
@@ -109,6 +112,7 @@ def convert(snapshot: Snapshot, destination: Path, options: ConvertOptions, list
     fitted = {component: fitting(snapshot, component, "float32") for component in components}
     tokenizer = load_tokenizer(snapshot.tokenizer) if len(components) == len(COMPONENTS) else None
     plans = {component: _plan(fitted[component], options, listener) for component in components}
+    _remove_abandoned(destination)
     needed = SPARE_BYTES + sum(info.nbytes for plan in plans.values() for info in plan.outputs.values())
     free = shutil.disk_usage(destination.parent).free
     if free < needed:
@@ -141,6 +145,15 @@ def convert(snapshot: Snapshot, destination: Path, options: ConvertOptions, list
             ) from error
         raise
     _sync(destination.parent)
+
+
+def _remove_abandoned(destination: Path) -> None:
+    """Remove what a conversion to this folder has begun whose process was killed: gigabytes that nobody sees."""
+    for aside in destination.parent.glob(f".{glob.escape(destination.name)}.part-*"):
+        touched = max((path.stat().st_mtime for path in (aside, *aside.iterdir())), default=0.0)
+        if time.time() - touched > ABANDONED:
+            LOGGER.info("Removing %s, which a conversion that was ended has left.", aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def choose_mixed(

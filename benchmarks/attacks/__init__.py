@@ -1,0 +1,1 @@
+"""What the campaign attacks, one module for each kind of attack; see ../campaign.py."""
