@@ -130,7 +130,7 @@ class Pass:
     name: str
     against: str
     bar: float
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 def _measure(case: Case, rounds: int, folder: Path, clock: Clock, check_cancelled: Callable[[], None]) -> Iterator[Row]:
@@ -176,24 +176,24 @@ def _row(
 def _passes(case: Case, dtype: str, folder: Path, check_cancelled: Callable[[], None]) -> Iterator[Pass]:
     """Yield dense, streamed and packed models, read from files as a run reads them."""
     stem = f"{case.config.dim}"
-    dense = _snapshot(folder / f"{stem}.safetensors", case.config)
+    dense = snapshot_of(folder / f"{stem}.safetensors", case.config)
     if not dense.path("dit").exists():
-        _write(dense.path("dit"), case.config, getattr(mx, dtype))
+        write_model(dense.path("dit"), case.config, getattr(mx, dtype))
     resident = load_component(fitting(dense, "dit", "auto"), check_cancelled)
-    yield Pass(dtype, "primitives", PRIMITIVES_BAR, _forward(case, resident))
+    yield Pass(dtype, "primitives", PRIMITIVES_BAR, forward(case.size, resident))
     streamed = load_component(fitting(dense, "dit", "auto"), check_cancelled, "streamed")
-    yield Pass(f"{dtype}, streamed", dtype, STREAMED_BAR, _forward(case, streamed))
+    yield Pass(f"{dtype}, streamed", dtype, STREAMED_BAR, forward(case.size, streamed))
     for bits in (4, 8):
-        packed = _snapshot(folder / f"{stem}-q{bits}.safetensors", case.config)
+        packed = snapshot_of(folder / f"{stem}-q{bits}.safetensors", case.config)
         if not packed.path("dit").exists():
-            _pack(packed.path("dit"), resident, bits)
+            pack_model(packed.path("dit"), resident, bits)
         model = load_component(fitting(packed, "dit", "auto"), check_cancelled)
-        yield Pass(f"{bits}-bit", dtype, PACKED_BAR, _forward(case, model))
+        yield Pass(f"{bits}-bit", dtype, PACKED_BAR, forward(case.size, model))
 
 
-def _forward(case: Case, model: Scail2Model) -> Callable[[], None]:
-    """Return one pass, with everything that no step changes prepared."""
-    shape = case.size.shape
+def forward(size: LatentSize, model: Scail2Model) -> Callable[[], mx.array]:
+    """Return one pass over a latent of this size, with everything that no step changes prepared."""
+    shape = size.shape
     latent = drawn(shape, mx.float32)
     half = (*shape[:2], shape[2] // 2, shape[3] // 2)
     streams = Streams(
@@ -205,10 +205,16 @@ def _forward(case: Case, model: Scail2Model) -> Callable[[], None]:
     text, clip = (TEXT_TOKENS, model.config.text_dim), (SCAIL2_CLIP.tokens, model.config.clip_dim)
     context = model.embed_context(drawn(text, mx.float32), drawn(clip, mx.float32))
     conditioning = model.condition(context, shape[1:], streams)
-    return lambda: mx.eval(model(latent, TIMESTEP, conditioning, lambda: None))
+
+    def run() -> mx.array:
+        made = model(latent, TIMESTEP, conditioning, lambda: None)
+        mx.eval(made)
+        return made
+
+    return run
 
 
-def _peak(work: Callable[[], None]) -> int:
+def _peak(work: Callable[[], object]) -> int:
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
@@ -224,17 +230,18 @@ def _time_all(alone: list[Primitive], clock: Clock) -> tuple[float, float]:
     return sum(p.count * t for p, t in zip(alone, times, strict=True)), rate
 
 
-def _seconds(work: Callable[[], None], clock: Clock) -> float:
+def _seconds(work: Callable[[], object], clock: Clock) -> float:
     start = clock()
     work()
     return clock() - start
 
 
-def _snapshot(path: Path, config: Scail2Config) -> Snapshot:
+def snapshot_of(path: Path, config: Scail2Config) -> Snapshot:
+    """Return a snapshot that is this DiT alone."""
     return Snapshot({"dit": path}, path, dit_settings(config))
 
 
-def _write(path: Path, config: Scail2Config, dtype: mx.Dtype) -> None:
+def write_model(path: Path, config: Scail2Config, dtype: mx.Dtype) -> None:
     """Write a random model whose products about keep the size of their input."""
     tensors = {}
     for name, zeros in tree_flatten(Scail2Model(config).parameters()):
@@ -247,7 +254,7 @@ def _write(path: Path, config: Scail2Config, dtype: mx.Dtype) -> None:
     mx.save_safetensors(str(path), tensors)
 
 
-def _pack(path: Path, model: Scail2Model, bits: int) -> None:
+def pack_model(path: Path, model: Scail2Model, bits: int) -> None:
     """Write a dense model with the Linears of its blocks packed."""
     linears = {name for name, module in model.named_modules() if isinstance(module, Linear) and "blocks." in name}
     tensors = {}
