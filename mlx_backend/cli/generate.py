@@ -101,7 +101,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Check everything, generate, write. Raises BackendError."""
     check_output(chosen.output)
     _check_inputs_stay(chosen)
-    memory = chosen_memory(chosen.memory, "--memory")
+    memory, cache = chosen_memory(chosen.memory, "--memory"), None if chosen.no_cache else CACHE.expanduser()
     snapshot = find_model(chosen)
     loras = tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in chosen.lora)
     preset = None if chosen.preset is None else find_preset(chosen.preset)
@@ -132,7 +132,6 @@ def run(chosen: argparse.Namespace) -> None:
     from ..pipelines.text import Prompts
     from ..workers.pool import Pool, wants_own_process
 
-    cache = None if chosen.no_cache else CACHE.expanduser()
     pool = Pool() if wants_own_process(chosen.process) else None
     store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, memory, pool)
     models, prompts = Models.of(store, loras), Prompts(chosen.prompt, chosen.negative)
