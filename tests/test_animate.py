@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from support import GOLDENS, ROOT, Golden, golden_cases, golden_file
 from test_nodes import image
 
@@ -231,7 +232,7 @@ def loras(tmp_path, monkeypatch):
     def put(*names):
         for name in names:
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_bytes(b"")
+            save_file({"diffusion_model.blocks.0.norm3.diff_b": np.zeros(256, np.float32)}, tmp_path / name)
         return tmp_path
 
     return put
