@@ -310,3 +310,9 @@ def test_a_request_is_what_the_lora_node_makes(nodes, run, loras):
     (one,) = nodes["Scail2LoraLoader"]({"model": model} | lora)
     assert run.models.dit.loras == one.loras
     assert one.loras[0].path == LoraRequest(folder / lora["lora"]).path
+
+
+@pytest.mark.parametrize("process", ["own", "shared"])
+def test_the_networks_run_where_the_node_is_told(process, nodes, run):
+    nodes["Scail2Animate"](choices(process=process))
+    assert [store.elsewhere is not None for store in run.stores] == [process == "own"]

@@ -101,11 +101,22 @@ def test_weights_that_hold_no_number_are_named(residency, tmp_path, listener):
         forward(loaded(folder, (), listener, residency))
 
 
-def test_large_numbers_are_numbers(tmp_path):
-    """Their sum is none in float16."""
-    save_file({f"{MODULE}.diff": torch.full((64, 64), 60000.0, dtype=torch.float16)}, tmp_path / "lora.safetensors")
-    values = LoraValues(tmp_path / "lora.safetensors").array(f"{MODULE}.diff")
-    assert float(values[0, 0].item()) == 60000
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_number_is_a_number_and_nothing_else(dtype, tmp_path):
+    """All codes of the 16-bit floats; of float32 those with 16 zeros behind, and the largest."""
+    codes = torch.arange(1 << 16, dtype=torch.int32)
+    every = (codes << 16).view(torch.float32) if dtype is torch.float32 else codes.to(torch.int16).view(dtype)
+    finite = every[torch.isfinite(every)].contiguous()
+    largest = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min, 0.0], dtype=dtype)
+    others = every[~torch.isfinite(every)]
+    bad = {f"bad{i}.diff": torch.cat([largest, others[i : i + 1]]) for i in (0, len(others) // 2, -1 % len(others))}
+    save_file({"fine.diff": finite, "large.diff": largest} | bad, tmp_path / "lora.safetensors")
+    values = LoraValues(tmp_path / "lora.safetensors")
+    for name in ("fine.diff", "large.diff"):
+        assert values.array(name).size
+    for name in bad:
+        with pytest.raises(WeightsError, match=f"'{name}' holds 1 of 4"):
+            values.array(name)
 
 
 def test_bytes_behind_the_last_tensor_are_warned_of(tmp_path, listener, caplog):
@@ -251,10 +262,3 @@ def test_what_is_no_mask_is_refused_by_its_shape(nodes, shape):  # noqa: ARG001 
 
     with pytest.raises(Exception, match=f"has the shape .{shape[0]}.*masks .frames, height, width"):
         to_numpy(torch.zeros(shape))
-
-
-def test_the_node_for_everything_runs_where_it_is_told(nodes):  # noqa: ARG001 - the pack is loaded
-    from scail2_mlx_pack.nodes.animate import Scail2Animate
-
-    (process,) = (item for item in Scail2Animate.define_schema().inputs if item.id == "process")
-    assert process.options == ["auto", "own", "shared"]

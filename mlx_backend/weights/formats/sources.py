@@ -17,7 +17,7 @@ from .safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, TensorInfo
 from .torch_file import TorchFile
 
 FileState = tuple[tuple[int, int], ...]  # of each of its files: when it was written, and its size
-# diffusers and transformers put a variant ("fp16") before the last ending of an index, and before or behind the numbers.
+# diffusers and transformers put a variant ("fp16") before an index's last ending, and before or behind the numbers.
 INDEX = re.compile(r".*\.safetensors\.index(\.[\w-]+)?\.json")
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)((?:\.[\w-]+)?\.safetensors)")
 MAX_SHARDS = 1000
