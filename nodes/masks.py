@@ -140,7 +140,7 @@ def _painted(
     array = to_pictures(masks, rate_of(masks), painter.listener)
     if array.ndim == 4:
         return painter.pictures(f"{side} mask", array, background)
-    return painter.batch(f"{side} mask", array[None] if array.ndim == 2 else array, people, background)
+    return painter.batch(f"{side} mask", array, people, background)
 
 
 def shown(picture: torch.Tensor, cls: type[io.ComfyNode]) -> Any:

@@ -26,16 +26,31 @@ if TYPE_CHECKING:
     from ..mlx_backend.pipelines.picture import ClipRequest
     from ..mlx_backend.pipelines.text import TextFeatures
 
+COLOURS = (3, 4)  # how many numbers a pixel of an IMAGE has
 LATENT_KEY = "scail2_mlx"  # documented in docs/latent.md
 # What WanSCAILToVideo of ComfyUI puts into a CONDITIONING.
 CORE_KEYS = ("ref_mask_flag", "reference_latents", "ref_mask_28ch", "pose_video_latent", "driving_mask_28ch")
 
 
 def to_numpy(image: torch.Tensor | None) -> np.ndarray | None:
-    """Return an IMAGE [F, H, W, 3 or 4] or MASK [F, H, W] as float32; alpha is dropped."""
+    """Return an IMAGE [F, H, W, 3 or 4] or MASK [F, H, W] as float32; alpha is dropped.
+
+    Other packs make MASKs [H, W], [F, H, W, 1] and [F, 1, H, W], which mean the same. Raises RequestError for others.
+    """
     if image is None:
         return None
     array = image.detach().cpu().to(torch.float32).numpy()
+    if array.ndim == 2:
+        return array[None]
+    if array.ndim == 4 and array.shape[3] == 1:
+        return array[..., 0]
+    if array.ndim == 4 and array.shape[1] == 1 and array.shape[3] not in COLOURS:
+        return array[:, 0]
+    if array.ndim != 3 and not (array.ndim == 4 and array.shape[3] in COLOURS):
+        raise RequestError(
+            f"A picture or mask has the shape {list(array.shape)}, but pictures are [frames, height, width, 3 or 4] "
+            "and masks [frames, height, width]: connect the output of a node that makes IMAGE or MASK."
+        )
     return array[..., :3] if array.ndim == 4 else array
 
 

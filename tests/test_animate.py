@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from support import GOLDENS, ROOT, Golden, golden_cases, golden_file
 from test_nodes import image
 
@@ -231,7 +232,7 @@ def loras(tmp_path, monkeypatch):
     def put(*names):
         for name in names:
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_bytes(b"")
+            save_file({"diffusion_model.blocks.0.norm3.diff_b": np.zeros(256, np.float32)}, tmp_path / name)
         return tmp_path
 
     return put
@@ -322,3 +323,9 @@ def test_a_request_is_what_the_lora_node_makes(nodes, run, loras):
     (one,) = nodes["Scail2LoraLoader"]({"model": model} | lora)
     assert run.models.dit.loras == one.loras
     assert one.loras[0].path == LoraRequest(folder / lora["lora"]).path
+
+
+@pytest.mark.parametrize("process", ["own", "shared"])
+def test_the_networks_run_where_the_node_is_told(process, nodes, run):
+    nodes["Scail2Animate"](choices(process=process))
+    assert [store.elsewhere is not None for store in run.stores] == [process == "own"]

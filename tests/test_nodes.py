@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 from support import GOLDENS, ROOT, Golden, golden_cases, golden_file
 
 from demo.pack import load_pack
@@ -325,7 +326,7 @@ def test_gguf_files_are_offered_though_comfyui_lists_none(nodes, tmp_path, monke
 def test_a_lora_node_adds_to_the_handle(nodes, tmp_path):
     model = nodes["LoadScail2MLX"]({"snapshot": str(GOLDENS / "snapshot"), "precision": "auto"})[0]
     path = tmp_path / "a.safetensors"
-    path.write_bytes(b"")
+    save_file({"diffusion_model.blocks.0.norm3.diff_b": np.zeros(256, np.float32)}, path)
     inputs = {"lora": str(path), "strength": 0.8, "allow_unknown": False}
     (once,) = nodes["Scail2LoraLoader"]({"model": model, **inputs})
     (twice,) = nodes["Scail2LoraLoader"]({"model": once, **inputs, "strength": -1.0})

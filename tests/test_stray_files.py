@@ -1,5 +1,6 @@
 """Files as they lie about: 8-bit LoRAs, numbers that are none, bytes too many, LoRAs of other models."""
 
+import json
 import logging
 import math
 import shutil
@@ -7,14 +8,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from support import GOLDENS
+from safetensors.torch import load_file, save_file
+from support import GOLDENS, generate, golden_file, golden_prompts, golden_scene, golden_settings
 from test_lora import BAR, dense_weights, folder_with, forward, loaded
 
 from mlx_backend.interface.errors import RequestError, WeightsError
 from mlx_backend.interface.machine import Allowance, chosen_memory
 from mlx_backend.interface.requests import LoraRequest
 from mlx_backend.pipelines.store import Models, ModelStore, check_models
+from mlx_backend.weights.checkpoints.component_file import open_component
+from mlx_backend.weights.checkpoints.identity import file_identity
 from mlx_backend.weights.checkpoints.snapshot import Snapshot
 from mlx_backend.weights.lora.values import LoraValues
 
@@ -98,11 +101,22 @@ def test_weights_that_hold_no_number_are_named(residency, tmp_path, listener):
         forward(loaded(folder, (), listener, residency))
 
 
-def test_large_numbers_are_numbers(tmp_path):
-    """Their sum is none in float16."""
-    save_file({f"{MODULE}.diff": torch.full((64, 64), 60000.0, dtype=torch.float16)}, tmp_path / "lora.safetensors")
-    values = LoraValues(tmp_path / "lora.safetensors").array(f"{MODULE}.diff")
-    assert float(values[0, 0].item()) == 60000
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_number_is_a_number_and_nothing_else(dtype, tmp_path):
+    """All codes of the 16-bit floats; of float32 those with 16 zeros behind, and the largest."""
+    codes = torch.arange(1 << 16, dtype=torch.int32)
+    every = (codes << 16).view(torch.float32) if dtype is torch.float32 else codes.to(torch.int16).view(dtype)
+    finite = every[torch.isfinite(every)].contiguous()
+    largest = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min, 0.0], dtype=dtype)
+    others = every[~torch.isfinite(every)]
+    bad = {f"bad{i}.diff": torch.cat([largest, others[i : i + 1]]) for i in (0, len(others) // 2, -1 % len(others))}
+    save_file({"fine.diff": finite, "large.diff": largest} | bad, tmp_path / "lora.safetensors")
+    values = LoraValues(tmp_path / "lora.safetensors")
+    for name in ("fine.diff", "large.diff"):
+        assert values.array(name).size
+    for name in bad:
+        with pytest.raises(WeightsError, match=f"'{name}' holds 1 of 4"):
+            values.array(name)
 
 
 def test_bytes_behind_the_last_tensor_are_warned_of(tmp_path, listener, caplog):
@@ -167,3 +181,84 @@ def test_memory_that_was_set_too_small_is_to_be_raised():
     assert "memory_gb (--memory on the command line) that allows 1 GB: raise it" in chosen.advice
     assert "machine" not in chosen.otherwise
     assert "machine" in Allowance(10**9).otherwise
+
+
+def in_shards(source, folder, names, index=None):
+    """Split a file's tensors over shards of these names; `index` names what lists them."""
+    tensors = load_file(source)
+    keys = sorted(tensors)
+    parts = {name: keys[i :: len(names)] for i, name in enumerate(names)}
+    for name, part in parts.items():
+        save_file({key: tensors[key] for key in part}, folder / name)
+    if index:
+        weight_map = {key: name for name, part in parts.items() for key in part}
+        (folder / index).write_text(json.dumps({"weight_map": weight_map}))
+
+
+NUMBERED = "diffusion_pytorch_model{}-0000{}-of-00002{}.safetensors"
+SHARDED = {
+    "variant before the numbers, with an index": (".fp16", "", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+    "variant behind the numbers, with an index": ("", ".fp16", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+    "no index": ("", "", None),
+    "variant and no index": (".fp16", "", None),
+}
+
+
+@pytest.mark.parametrize("kind", SHARDED)
+def test_shards_are_found_and_joined_whatever_they_are_called(kind, tmp_path):
+    before, behind, index = SHARDED[kind]
+    (tmp_path / "transformer").mkdir()
+    names = [NUMBERED.format(before, number, behind) for number in (1, 2)]
+    in_shards(SOURCE / "dit.safetensors", tmp_path / "transformer", names, index)
+    snapshot = Snapshot.assemble(tmp_path, {}, ("dit",))
+    assert snapshot.path("dit") == tmp_path / "transformer" / (index or names[0])
+    made, wanted = (open_component(path, "dit") for path in (snapshot.path("dit"), SOURCE / "dit.safetensors"))
+    assert made.tensors == wanted.tensors
+    assert all(np.array_equal(made.values(name), wanted.values(name)) for name in wanted.tensors)
+    identity = file_identity(snapshot.path("dit"))
+    shard = tmp_path / "transformer" / names[1]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    assert file_identity(snapshot.path("dit")) != identity
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    names = [NUMBERED.format("", number, "") for number in (1, 2)]
+    in_shards(SOURCE / "dit.safetensors", tmp_path, names)
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(WeightsError, match="first of 2 shards, but .*00002-of-00002.safetensors is missing"):
+        Snapshot.assemble(tmp_path, {}, ("dit",))
+
+
+def test_a_snapshot_with_its_dit_in_shards_and_half_precision_encoders_gives_the_golden_frames(tmp_path, listener):
+    """As others publish it: a bf16 DiT in shards, VAE and CLIP in fp16, beside a config.json."""
+    for name in ("config.json", "tokenizer.json", "t5_encoder.safetensors"):
+        shutil.copyfile(SOURCE / name, tmp_path / name)
+    in_shards(
+        SOURCE / "dit.safetensors",
+        tmp_path,
+        [f"dit-0000{number}-of-00002.safetensors" for number in (1, 2)],
+        "dit.safetensors.index.json",
+    )
+    for name in ("vae", "clip"):
+        halved = {key: tensor.half() for key, tensor in load_file(SOURCE / f"{name}.safetensors").items()}
+        save_file(halved, tmp_path / f"{name}.safetensors")
+    models = Models.of(ModelStore(Snapshot.open(tmp_path), "auto"))
+    frames = generate(models, golden_prompts(2), golden_scene(2), golden_settings(2), None, listener)
+    golden = golden_file("pipeline")["2.frames"].astype(np.float32)
+    assert np.abs(frames - golden).max() < 0.02  # weights rounded to 11 bits
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 8), (6, 8), (1, 6, 8, 1), (1, 1, 6, 8)])
+def test_masks_of_other_packs_mean_the_same(nodes, shape):  # noqa: ARG001 - the pack is loaded
+    from scail2_mlx_pack.nodes.tensors import to_numpy
+
+    mask = torch.arange(48.0).reshape(1, 6, 8)
+    assert np.array_equal(to_numpy(mask.reshape(shape)), mask.numpy())
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 8, 2), (48,), (1, 1, 6, 8, 3)])
+def test_what_is_no_mask_is_refused_by_its_shape(nodes, shape):  # noqa: ARG001 - the pack is loaded
+    from scail2_mlx_pack.nodes.tensors import to_numpy
+
+    with pytest.raises(Exception, match=f"has the shape .{shape[0]}.*masks .frames, height, width"):
+        to_numpy(torch.zeros(shape))

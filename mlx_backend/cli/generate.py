@@ -112,7 +112,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Check everything, generate, write. Raises BackendError."""
     check_output(chosen.output)
     _check_inputs_stay(chosen)
-    memory = chosen_memory(chosen.memory, "--memory")
+    memory, cache = chosen_memory(chosen.memory, "--memory"), None if chosen.no_cache else CACHE.expanduser()
     snapshot = find_model(chosen)
     given_loras = (chosen.lora, chosen.lora_high, chosen.lora_low)
     lists = (tuple(parse_lora(text, allow_unknown=chosen.allow_unknown) for text in each) for each in given_loras)
@@ -136,7 +136,6 @@ def run(chosen: argparse.Namespace) -> None:
     from ..pipelines.text import Prompts
     from ..workers.pool import Pool, wants_own_process
 
-    cache = None if chosen.no_cache else CACHE.expanduser()
     pool = Pool() if wants_own_process(chosen.process) else None
     store = ModelStore(snapshot, chosen.precision, chosen.residency, cache, memory, pool)
     models, prompts = Models.of(store, loras, low_loras), Prompts(chosen.prompt, negative_of(chosen, snapshot))

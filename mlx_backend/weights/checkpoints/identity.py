@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..formats.sources import shard_paths
-from .snapshot import INDEX_SUFFIX
+from ..formats.sources import is_first_shard, is_index, shard_paths
 
 HEAD_BYTES = 1 << 20  # more than the header of a 14B checkpoint
 SAMPLES, SAMPLE_BYTES = 64, 16 << 10
@@ -23,8 +22,10 @@ def file_identity(path: Path) -> str:
     tensor was replaced in that tensor, one that was copied or touched nowhere.
     """
     parts = [path]
-    if path.name.endswith(INDEX_SUFFIX):
+    if is_index(path):
         parts += shard_paths(path)
+    elif is_first_shard(path):
+        parts = shard_paths(path)
     digest = hashlib.sha256()
     for part in parts:
         size = part.stat().st_size

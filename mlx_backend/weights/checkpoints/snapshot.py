@@ -12,7 +12,7 @@ from typing import Any
 from ...interface.errors import WeightsError
 from ...members import member_named, members, titles
 from ..formats.quantised import model_tensors
-from ..formats.sources import ShardedFile, TensorFile, open_tensors
+from ..formats.sources import ShardedFile, TensorFile, is_first_shard, is_index, open_tensors
 from ..names.key_maps import Found, identify
 from .experts import Experts, check_pair, double_of, told_apart
 
@@ -25,7 +25,6 @@ TOKENIZER = "tokenizer.json"
 TOKENIZERS = (TOKENIZER, "spiece.model")
 TENSOR_SUFFIXES = (".safetensors", ".pt", ".pth", ".gguf")
 EMBEDDED_TOKENIZER = "spiece_model"  # a tensor in ComfyUI's text encoder files
-INDEX_SUFFIX = ".safetensors.index.json"
 MAX_FILES = 200
 
 
@@ -54,6 +53,8 @@ class Snapshot:
             raise WeightsError(f"{folder} is not a folder: choose the folder of a SCAIL-2 snapshot.")
         files = {component: folder / f"{component}.safetensors" for component in COMPONENTS}
         is_turnkey = (folder / CONFIG).is_file() and any(path.is_file() for path in files.values())
+        if is_turnkey and any(is_index(path) or is_first_shard(path) for path in folder.iterdir()):
+            return cls.assemble(folder, {})  # some of its files are in shards, as others publish them
         if is_turnkey or files["t5_encoder"].is_file():
             _check_turnkey(folder, files)
             there = {name: path for name, path in files.items() if path.is_file()}
@@ -153,10 +154,14 @@ def scan(folder: Path) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     paths = [inner / name for inner, names in _walk(folder) for name in names]
-    indexes = [path for path in paths if path.name.endswith(INDEX_SUFFIX)]
+    indexes = [path for path in paths if is_index(path)]
     _check_number(folder, indexes)
     known = {path: identify_file(path) for path in indexes}
-    shards = {shard for file, _ in known.values() if isinstance(file, ShardedFile) for shard in file.paths}
+    shards = _shards(known)
+    firsts = [path for path in paths if is_first_shard(path) and path not in shards]
+    _check_number(folder, firsts)
+    known |= {path: identify_file(path) for path in firsts}
+    shards |= _shards(known) - set(firsts)
     candidates = sorted({*indexes, *(path for path in paths if path.suffix in TENSOR_SUFFIXES)} - shards)
     _check_number(folder, candidates)
     for path in candidates:
@@ -166,6 +171,10 @@ def scan(folder: Path) -> dict[str, list[Path]]:
     for name in TOKENIZERS:
         found.setdefault("tokenizer", []).extend(path for path in paths if path.name == name)
     return found
+
+
+def _shards(known: Mapping[Path, tuple[TensorFile, Found]]) -> set[Path]:
+    return {shard for file, _ in known.values() if isinstance(file, ShardedFile) for shard in file.paths}
 
 
 def _check_number(folder: Path, files: list[Path]) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from ...interface.errors import WeightsError
+from ...interface.errors import WeightsError, listed
 from ...interface.events import LOGGER
 from .gguf_file import GGUFFile
 from .safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, TensorInfo
 from .torch_file import TorchFile
 
 FileState = tuple[tuple[int, int], ...]  # of each of its files: when it was written, and its size
+# diffusers and transformers put a variant ("fp16") before an index's last ending, and before or behind the numbers.
+INDEX = re.compile(r".*\.safetensors\.index(\.[\w-]+)?\.json")
+SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)((?:\.[\w-]+)?\.safetensors)")
+MAX_SHARDS = 1000
 ZIP_START, GGUF_START = b"PK\x03\x04", b"GGUF"
 
 
@@ -30,15 +35,16 @@ class TensorFile(Protocol):
 
 
 class ShardedFile:
-    """A model in several safetensors files, as an index (`*.safetensors.index.json`) lists them.
+    """A model in several safetensors files, as an index lists them, or without one as they are numbered from the first.
 
-    Raises WeightsError for an index that points outside its folder, and where it and the shards disagree.
+    Raises WeightsError for an index that points outside its folder, where it and the shards disagree, and for a shard
+    that is missing.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        weight_map = _weight_map(path)
-        self.paths = _shards(path, weight_map)
+        weight_map = {} if is_first_shard(path) else _weight_map(path)
+        self.paths = shard_paths(path)
         self._shards: dict[str, SafetensorsFile] = {}
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] = {}
@@ -68,13 +74,41 @@ class ShardedFile:
         return self._shards[name].read_rows(name, rows)
 
 
+def is_index(path: Path) -> bool:
+    """Whether a file's name is that of an index of shards."""
+    return INDEX.fullmatch(path.name) is not None
+
+
+def is_first_shard(path: Path) -> bool:
+    """Whether a file's name is that of the first of several shards."""
+    found = SHARD.fullmatch(path.name)
+    return found is not None and int(found[2]) == 1 < int(found[3])
+
+
 def shard_paths(path: Path) -> list[Path]:
-    """Return the files that an index names, all of them beside it. Raises WeightsError."""
-    return _shards(path, _weight_map(path))
+    """Return the files that an index names, all of them beside it, or those numbered from a first one.
+
+    Raises WeightsError.
+    """
+    return _numbered(path) if is_first_shard(path) else _shards(path)
 
 
-def _shards(path: Path, weight_map: Mapping[str, str]) -> list[Path]:
-    names = sorted(set(weight_map.values()))
+def _numbered(path: Path) -> list[Path]:
+    stem, number, count, ending = SHARD.fullmatch(path.name).groups()
+    if int(count) > MAX_SHARDS:
+        raise WeightsError(f"{path} is one of {count} shards, more than any model has: choose another file.")
+    numbers = (str(i).zfill(len(number)) for i in range(1, int(count) + 1))
+    paths = [path.with_name(f"{stem}-{i}-of-{count}{ending}") for i in numbers]
+    missing = [other.name for other in paths if not other.is_file()]
+    if missing:
+        raise WeightsError(
+            f"{path} is the first of {len(paths)} shards, but {listed(missing)} is missing beside it: download all."
+        )
+    return paths
+
+
+def _shards(path: Path) -> list[Path]:
+    names = sorted(set(_weight_map(path).values()))
     for shard in names:
         if shard in ("", ".", "..") or "/" in shard or "\\" in shard or Path(shard).is_absolute():
             raise WeightsError(
@@ -95,10 +129,13 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a safetensors, PyTorch (.pt, .pth) or GGUF file, or an index of shards, by its content.
+    """Open a safetensors, PyTorch (.pt, .pth) or GGUF file, or an index of shards, by its content; the first shard, by
+    its name, with the others.
 
     Raises WeightsError.
     """
+    if is_first_shard(path):
+        return ShardedFile(path)
     start, size = b"", 0
     if path.is_file():
         size = path.stat().st_size
