@@ -35,9 +35,8 @@ VAE = f"--weights {SNAPSHOT}/vae.safetensors --width 32 --height 32"
 TOYS = {
     "campaign": (
         Toy("kills --count 1", ("kills, download",)),
-        Toy("mutations --count 40", ("mutations, safetensors", "mutations, png", "mutations, mp4")),
+        Toy("mutations --count 20", ("mutations, safetensors", "mutations, png", "mutations, mp4")),
         Toy("long_run --count 1", ("long run",)),
-        Toy("stale --count 1", ("stale",)),
     ),
     "clip_memory": (
         Toy(

@@ -24,7 +24,7 @@ from .stage import SNAPSHOT
 from .tally import Tally
 from .tiny import a_sampling, a_scene
 
-SETTLING = 6  # runs of every kind, after which memory is taken to have settled
+SETTLING = 6  # runs of every kind, as many as are counted at most, after which memory has settled
 GROWTH = 24 << 20  # bytes of resident memory that allocators may keep more
 
 
@@ -48,8 +48,8 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
     """Make `count` runs; every third is cancelled and every third fails. Yields one tally, of runs and of memory."""
     generator, tally = np.random.default_rng(seed), Tally("long run")
     store = ModelStore(Snapshot.open(SNAPSHOT), "auto", cache=folder / "cache")
-    before, expected, settled = 0, None, 0
-    for number in range(count + SETTLING):
+    before, expected, settled, settling = 0, None, 0, min(SETTLING, count)
+    for number in range(count + settling):
         error = (None, Cancelled, RuntimeError)[number % 3]
         finding, frames = _run(store, Stopper(int(generator.integers(12)), error), folder / "kept" / str(number))
         expected = frames if expected is None else expected
@@ -57,7 +57,7 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
             finding = f"run {number} made other frames than the first"
         active, resident = _memory(store)
         before = active if number == 0 else before
-        if number < SETTLING:
+        if number < settling:
             settled = max(settled, resident)
             continue
         if active > before:
@@ -65,7 +65,7 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
         if resident > settled + GROWTH:
             finding = f"after run {number} {resident >> 20} MB are resident, {settled >> 20} MB had settled"
         tally.add(finding)
-    tally.notes = [f"{settled >> 20} MB resident after {SETTLING} runs, {resident >> 20} MB after all"]
+    tally.notes = [f"{settled >> 20} MB resident after {settling} runs, {resident >> 20} MB after all"]
     yield tally
 
 

@@ -61,8 +61,8 @@ def attack(count: int, seed: int, folder: Path) -> Iterator[Tally]:
     shutil.copytree(SNAPSHOT, folder / "model")
     lora = _lora(folder / "lora.safetensors", generator)
     usual = Inputs(folder / "model", loras=(LoraRequest(lora, 0.5),))
-    kept, first = folder / "kept", usual.frames(None)
-    usual.frames(kept)
+    kept = folder / "kept"
+    first = usual.frames(kept)
     kinds = list(KINDS)
     for number in range(count):
         kind = kinds[number % len(kinds)]
