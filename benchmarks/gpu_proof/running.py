@@ -105,7 +105,9 @@ def memory(sizes: Sizes, _seconds: float) -> Iterator[Row]:
         settings = dit_settings(dit) | {"clip_num_heads": clip.num_heads}
         snapshot = Snapshot(files, FOLDER / "snapshot" / "tokenizer.json", settings)
         listener = _made(Models.of(ModelStore(snapshot, "auto", "streamed")), prompt, (width, height, frames))
-    job = Job(width=width, height=height, frames=frames, segment_length=SEGMENT, segment_overlap=OVERLAP, text_tokens=(120, 1))
+    job = Job(
+        width=width, height=height, frames=frames, segment_length=SEGMENT, segment_overlap=OVERLAP, text_tokens=(120, 1)
+    )
     plan = predict(model, job, Backend(machine.on_gpu, machine.block_dtype), "streamed")
     for phase in PHASES:
         ratio = listener.peaks[phase] / plan.phases[phase].bytes
