@@ -80,18 +80,16 @@ def forecast(
     """Tell the user how segments whose passes have so many tokens will be made, in what memory, how fast at best."""
     found = machine_probe()
     passes = settings.passes
-    flops = sum(
-        passes * total_flops(dit_pass(plan.model.dit, each, on_gpu=plan.backend.on_gpu, compute=plan.backend.compute))
-        for each in tokens
-    )
-    count = passes * len(tokens)
     groups = plan.backend.head_groups
+    how = {"on_gpu": plan.backend.on_gpu, "compute": plan.backend.compute, "head_groups": groups}
+    flops = sum(passes * total_flops(dit_pass(plan.model.dit, each, **how)) for each in tokens)
+    count = passes * len(tokens)
     attention = f", attention in {groups} groups of heads" if groups > 1 else ""
-    how = "its blocks streamed from disk" if plan.residency == "streamed" else "all of it in memory"
+    residency = "its blocks streamed from disk" if plan.residency == "streamed" else "all of it in memory"
     tiles = f", the VAE in tiles of {plan.tile} pixels" if plan.tile else ""
     listener.note(
-        f"{found.sentence} The model runs with {how}{attention}{tiles}, in about {plan.needed_bytes / 1e9:.1f} of "
-        f"{budget / 1e9:.1f} GB. {found.forecast(flops / count, count)}"
+        f"{found.sentence} The model runs with {residency}{attention}{tiles}, in about "
+        f"{plan.needed_bytes / 1e9:.1f} of {budget / 1e9:.1f} GB. {found.forecast(flops / count, count)}"
     )
 
 
