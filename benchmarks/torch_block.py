@@ -12,7 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from mlx_backend.runtime.device import require_mlx
 
@@ -24,7 +23,7 @@ import torch  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from benchmarks.machine import heading  # noqa: E402
+from benchmarks.machine import heading, resident_growth  # noqa: E402
 from benchmarks.widths import HEAD_DIM, ffn_dim, width  # noqa: E402
 from mlx_backend.diagnostics.primitives import drawn  # noqa: E402
 from mlx_backend.interface.sizes import Scail2Config  # noqa: E402
@@ -34,7 +33,6 @@ from mlx_backend.models.chunking import chunk_bounds  # noqa: E402
 
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 MEMORY_BAR = 0.5
-PROC = Path("/proc/self")
 
 Tensors = dict[str, torch.Tensor]
 
@@ -165,26 +163,17 @@ def torch_block(
 
 
 def working_memory(work: Callable[[], None]) -> float:
-    """Return how many bytes more than before are in use at most while `work` runs; NaN but on Linux.
+    """Return how many bytes more than before are in use at most while `work` runs.
 
     It is the larger of two figures: the growth of the process's resident memory, and what MLX counts of its own.
     """
-    if not (PROC / "clear_refs").exists():
-        return float("nan")
     mx.clear_cache()
-    ctypes.CDLL(None).malloc_trim(0)  # otherwise freed memory that the process still holds would hide new one
-    (PROC / "clear_refs").write_text("5")  # forgets the peak
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise freed memory that the process still holds would hide new one
     mx.reset_peak_memory()
-    before, own = _status("VmRSS"), mx.get_active_memory()
-    work()
-    return float(max(_status("VmHWM") - before, mx.get_peak_memory() - own))
-
-
-def _status(field: str) -> int:
-    for line in (PROC / "status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) << 10
-    raise SystemExit(f"/proc/self/status has no {field}.")
+    own = mx.get_active_memory()
+    grown = resident_growth(work)
+    return float(max(grown, mx.get_peak_memory() - own, 1))  # a ratio is taken
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> mx.array:

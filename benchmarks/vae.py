@@ -2,8 +2,8 @@
 
 `python -m benchmarks.vae`. Real sizes (dim 96, 16 latent channels), float32, the CPU. Needs diffusers and torch beside
 the project (see README.md); with `--weights FILE` the VAE of a file is measured alone, without them. Peaks are measured
-in a process of their own each: resident memory at its highest (Linux's VmHWM, reset after the weights are loaded and a
-small warm-up) minus what was resident then. The causal cache, the frames that every layer must remember, is counted in
+in a process of their own each: the growth of resident memory after the weights are loaded and a small warm-up (Linux's
+VmHWM; elsewhere a thread looks). The causal cache, the frames that every layer must remember, is counted in
 the objects that hold it, and subtracted.
 """
 
@@ -28,7 +28,7 @@ require_mlx()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
-from benchmarks.machine import heading  # noqa: E402
+from benchmarks.machine import heading, resident_growth  # noqa: E402
 from mlx_backend.interface.latent_space import WAN21  # noqa: E402
 from mlx_backend.interface.tiling import Tiling  # noqa: E402
 from mlx_backend.models import vae as vae_halves  # noqa: E402
@@ -246,19 +246,9 @@ def measure(which: str, direction: str, weights: str, size: tuple[int, int, int]
     made.cache_bytes()
     subject = example(direction, size)
     in_use = made.reset_peak() if isinstance(made, Mlx) else 0
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the highest resident size
-    before = resident("VmRSS")
-    getattr(made, direction)(subject)
-    found = {"peak": resident("VmHWM") - before, "cache": made.cache_bytes()}
+    grown = resident_growth(lambda: getattr(made, direction)(subject) is None)
+    found = {"peak": grown, "cache": made.cache_bytes()}
     return found | ({"mlx_peak": mx.get_peak_memory() - in_use} if isinstance(made, Mlx) else {})
-
-
-def resident(name: str) -> int:
-    """Return a size of this process in bytes, as Linux counts it."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    raise SystemExit(f"/proc/self/status has no {name}: this measurement needs Linux.")
 
 
 def times(

@@ -195,11 +195,12 @@ LARGE = LatentSize(6, 32, 48)
 
 
 @pytest.mark.parametrize(
-    ("config", "size", "references"),
-    [(DIT, LatentSize(2, 8, 12), 1), (DIT, LatentSize(1, 16, 16), 3), (WIDE, LARGE, 2)],
+    ("config", "size", "references", "groups"),
+    [(DIT, LatentSize(2, 8, 12), 1, 2), (DIT, LatentSize(1, 16, 16), 3, 1), (WIDE, LARGE, 2, 1)],
 )
-def test_the_ledger_is_what_the_model_multiplies(config, size, references, monkeypatch):
+def test_the_ledger_is_what_the_model_multiplies(config, size, references, groups, monkeypatch):
     model = filled(Scail2Model(config, mx.float32))
+    model.attend_in_groups(groups)
     tokens = MEMBER.tokens(size, references)
     frames, height, width = size.frames, size.height, size.width
     streams = Streams(
@@ -210,7 +211,7 @@ def test_the_ledger_is_what_the_model_multiplies(config, size, references, monke
         driving_mask=noise(28, frames, height // 2, width // 2),
         replacement=False,
     )
-    ops = dit_pass(config, tokens, on_gpu=False, compute="float32")
+    ops = dit_pass(config, tokens, on_gpu=False, compute="float32", head_groups=groups)
     known = preparation(config, tokens, MEMBER.surroundings(size, references).stems, compute="float32")
 
     with monkeypatch.context() as patch:

@@ -56,6 +56,6 @@ def toy() -> Sizes:
         cases=(2,),
         equal=(tiny, LatentSize(1, 16, 16)),
         block=(tiny, LatentSize(1, 16, 16)),
-        vae=(replace(SCAIL2_VAE, dim=8), (256, 64, 5), 128),
-        run=(384, 16, 512, 320, (160, 128, 5)),
+        vae=(replace(SCAIL2_VAE, dim=8), (160, 32, 5), 128),
+        run=(256, 8, 256, 160, (96, 64, 5)),
     )

@@ -122,7 +122,9 @@ def _fit(found: Probe, width: int, height: int) -> str:
         return f"It does not fit: even streamed it needs {needed} of memory, {allowed} may be used."
     how = "with streamed blocks" if plan.residency == "streamed" else "with all weights in memory"
     tiles = f", the VAE in tiles of {plan.tile}" if plan.tile else ""
-    return f"It fits in bf16 {how}{tiles}: {needed} of {allowed}."
+    groups = plan.backend.head_groups
+    attention = f", attention in {groups} groups of heads" if groups > 1 else ""
+    return f"It fits in bf16 {how}{attention}{tiles}: {needed} of {allowed}."
 
 
 def pass_flops(width: int, height: int, *, on_gpu: bool, frames: int = FRAMES) -> int:

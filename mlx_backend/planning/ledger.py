@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..interface.chunks import chunk_bounds
 from ..interface.sizes import WanConfig
@@ -56,13 +56,14 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Makes the entries of one pass; `rows` are the row chunks of the hidden stream."""
+    """Makes the entries of one pass; `rows` are the row chunks of the hidden stream, `groups` those of the heads."""
 
     config: WanConfig
     tokens: Tokens
     compute: str
     storage: Storage
     rows: Rows
+    groups: int = 1
 
     @property
     def weights(self) -> Weights:
@@ -170,15 +171,16 @@ def dit_pass(
     on_gpu: bool,
     compute: str = "bfloat16",
     storage: Storage | None = None,
+    head_groups: int = 1,
 ) -> list[Op]:
     """Return the operations of one pass, in order, as `WanModel.__call__` does them on a prepared segment.
 
     `compute` is the dtype of the blocks' products ("float32", "bfloat16", "float16"). Without `storage` the weights
-    are dense in that dtype. LoRAs are not counted.
+    are dense in that dtype. `head_groups`: of self-attention, one after another. LoRAs are not counted.
     """
     bounds = chunk_bounds(tokens.sequence, config.dim, config.num_heads, on_gpu=on_gpu)
     rows = Rows.of(*(stop - start for start, stop in bounds))
-    writer = _Writer(config, tokens, compute, storage or Storage(compute), rows)
+    writer = _Writer(config, tokens, compute, storage or Storage(compute), rows, head_groups)
     return [
         *_stem_and_time(writer),
         *(op for layer in range(config.num_layers) for op in _block(writer, layer)),
@@ -228,21 +230,31 @@ def _self_attention(writer: _Writer, layer: int) -> Iterator[Op]:
         part = {"norm": "norm", "rotation": "rope", "elementwise": "residual"}[kind]
         return writer.rowwise(f"blocks.{layer}.{name}", part, kind, steps, layer)
 
-    def rotated(which: str) -> Iterator[Op]:
-        yield from _linear(writer, f"self_attn.{which}", layer)
+    def in_groups(op: Op) -> Op:
+        groups = writer.groups if op.kind in ("product", "attention") else 1
+        each = {"dispatch_flops": op.dispatch_flops // groups, "dispatch_elements": op.dispatch_elements // groups}
+        return replace(op, dispatches=groups * op.dispatches, **each)
+
+    def rotated(which: str, made: Iterable[Op]) -> Iterator[Op]:
+        yield from made
         yield norm(f"self_attn.norm_{which}", RMS_NORM)
         yield norm(f"self_attn.{which}.rotated", ROTATION, "rotation")
 
     keys = writer.tokens.sequence
     yield norm("norm1.keys", LAYER_NORM + MODULATION)
-    yield from rotated("k")
-    yield from _linear(writer, "self_attn.v", layer)
+    yield from rotated("k", _linear(writer, "self_attn.k", layer))
+    yield from map(in_groups, _linear(writer, "self_attn.v", layer))
     for which in "kv":  # chunks joined, each in one piece
         name = f"blocks.{layer}.self_attn.{which}.joined"
         yield writer.rowwise(name, "self_attn", "elementwise", 0, layer, rows=Rows.of(keys), dtype=writer.compute)
-    yield norm("norm1.queries", LAYER_NORM + MODULATION)  # again: keeping it would take a stream's memory
-    yield from rotated("q")
-    yield writer.attention(f"blocks.{layer}.self_attn.attention", "self_attn", keys, layer)
+    if writer.groups > 1:  # made twice: their norm is over all heads, and keeping them would take memory
+        yield from _linear(writer, "self_attn.q", layer)
+        yield norm("self_attn.norm_q.scale", RMS_NORM)
+    again = ("values", "queries") * writer.groups if writer.groups > 1 else ("queries",)
+    for what in again:  # keeping it would take a stream's memory
+        yield norm(f"norm1.{what}", LAYER_NORM + MODULATION)
+    yield from rotated("q", map(in_groups, _linear(writer, "self_attn.q", layer)))
+    yield in_groups(writer.attention(f"blocks.{layer}.self_attn.attention", "self_attn", keys, layer))
     yield from _linear(writer, "self_attn.o", layer)
     yield norm("self_attn.residual", GATED_SUM, "elementwise")
 
