@@ -94,29 +94,17 @@ def forecast(
     `stages`: what the run has beside its passes, of STAGES; their time is told too.
     """
     found = machine_probe()
-<<<<<<< HEAD
     parts = expected(plan, tokens, settings, stages).parts
     flops = sum(part.flops for part in parts if part.network == "dit")
     beside = sum(part.flops for part in parts) - flops
     count = settings.passes * len(tokens)
-=======
-    passes = settings.passes
->>>>>>> h-proof
     groups = plan.backend.head_groups
-    how = {"on_gpu": plan.backend.on_gpu, "compute": plan.backend.compute, "head_groups": groups}
-    flops = sum(passes * total_flops(dit_pass(plan.model.dit, each, **how)) for each in tokens)
-    count = passes * len(tokens)
     attention = f", attention in {groups} groups of heads" if groups > 1 else ""
     residency = "its blocks streamed from disk" if plan.residency == "streamed" else "all of it in memory"
     tiles = f", the VAE in tiles of {plan.tile} pixels" if plan.tile else ""
     listener.note(
-<<<<<<< HEAD
-        f"{found.sentence} The model runs with {how}{attention}{tiles}, in about {plan.needed_bytes / 1e9:.1f} of "
-        f"{budget / 1e9:.1f} GB. {found.forecast(flops / count, count, beside)}"
-=======
         f"{found.sentence} The model runs with {residency}{attention}{tiles}, in about "
-        f"{plan.needed_bytes / 1e9:.1f} of {budget / 1e9:.1f} GB. {found.forecast(flops / count, count)}"
->>>>>>> h-proof
+        f"{plan.needed_bytes / 1e9:.1f} of {budget / 1e9:.1f} GB. {found.forecast(flops / count, count, beside)}"
     )
 
 

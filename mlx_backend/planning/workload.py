@@ -74,4 +74,6 @@ def _decode(plan: RunPlan, segment: Segment) -> int:
 
 
 def _pass_flops(plan: RunPlan, tokens: Tokens) -> int:
-    return total_flops(dit_pass(plan.model.dit, tokens, on_gpu=plan.backend.on_gpu, compute=plan.backend.compute))
+    backend = plan.backend
+    how = {"on_gpu": backend.on_gpu, "compute": backend.compute, "head_groups": backend.head_groups}
+    return total_flops(dit_pass(plan.model.dit, tokens, **how))
