@@ -200,3 +200,16 @@ def test_a_video_in_memory_is_picked_by_its_rate(looked_at):
     video, told = looked_at(Made)
     assert torch.equal(video, images)
     assert told == report
+
+
+def test_a_frame_that_cannot_become_pixels_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    write_video(path, np.zeros((3, 32, 32, 3), np.float32), 16)
+    clip = open_footage(path)
+
+    def failing(frame):
+        raise av.error.BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("mlx_backend.media.decode._upright", failing)
+    with pytest.raises(MediaError, match=r"Frame 0 of the video .*a\.mp4 cannot be turned into pixels"):
+        list(clip)
