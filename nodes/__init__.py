@@ -35,9 +35,9 @@ NODES = (
     Scail2Report,
     Scail2Animate,
     Scail2CoreSampler,
+    Scail2LoadVideo,
     WanMLXLoader,
     WanMLXLora,
     WanMLXPrompt,
     WanMLXSampler,
-    Scail2LoadVideo,
 )

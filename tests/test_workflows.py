@@ -36,6 +36,7 @@ BESIDES = {
     "Scail2Doctor",
     "Scail2Settings",
     "Scail2FitReference",
+    *("WanMLXLoader", "WanMLXLora", "WanMLXPrompt", "WanMLXSampler"),  # whose workflows are still to be drawn
 }
 # Widgets that only the page has: it does not send them, or sends an empty preview.
 PAGE_ONLY = ("control_after_generate", "upload", "video-preview")
