@@ -218,7 +218,7 @@ def told(monkeypatch):
 
     seen = []
 
-    def prepare(models, prompts, scene, settings, session):
+    def prepare(models, prompts, scene, settings, session, start=None):
         seen.append(settings)
 
     monkeypatch.setattr(pictures, "prepare", prepare)
