@@ -280,7 +280,7 @@ def test_an_unused_lora_strength_begins_anew(models, stopped, tmp_path_factory):
 
 def test_what_a_key_says_of_the_settings_stays():
     """Finished segments are found by it: with another order or name, what a user has kept would be made anew."""
-    assert str(a_sampling(seed=7)) == (
+    assert finished.settings_in_key(a_sampling(seed=7)) == (
         "SamplingSettings(steps=40, cfg=5.0, shift=3.0, solver='unipc', seed=7, segment_length=81, segment_overlap=5, "
         "economy=Economy(step_cache='off', threshold=0.05, guidance_until=1.0), grid='upstream', "
         "continuation=Continuation(history='pixels', anchor='off', seed='running'), pose_rope='upstream')"

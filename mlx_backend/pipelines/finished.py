@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..interface.events import LOGGER
+from ..interface.requests import SamplingSettings
 from ..runtime.device import compute_dtype
 from ..weights.checkpoints.identity import file_identity
 from .kept_files import keep_file, prune
@@ -99,6 +100,11 @@ class FinishedSegments:
         return latent
 
 
+def settings_in_key(settings: SamplingSettings) -> str:
+    """Return what a segment's name says of the settings: what came later is left out where it changes nothing."""
+    return str(settings).replace(", cfg_low=None", "")
+
+
 def _keys(base: bytes, material: Material) -> Iterator[str]:
     """Return a key per segment, each made from the one before."""
     chain = base
@@ -113,7 +119,7 @@ def _keys(base: bytes, material: Material) -> Iterator[str]:
 
 
 def _base_digest(run: Run, material: Material) -> bytes:
-    settings = str(run.settings).replace(", cfg_low=None", "")  # as it was before there were two experts
+    settings = settings_in_key(run.settings)
     digest = hashlib.sha256(f"{FORMAT} {mx.default_device()} {settings} {material.described}".encode())
     vae = run.models.vae
     for handle in (*run.models.experts, *(() if vae is None else (vae,))):
