@@ -124,7 +124,7 @@ def write_at(path: Path, moments: list[int]) -> None:
 
 def test_a_variable_rate_is_sampled_by_its_time_stamps(tmp_path, listener, caplog):
     """Five pictures a tenth of a second each, then one of half a second: it stands as long as it is shown."""
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="scail2_mlx")
     write_at(tmp_path / "a.mkv", [0, 100, 200, 300, 400, 900, 1000])
     footage = open_footage(tmp_path / "a.mkv").at_rate(10, listener)
     assert footage.numbers[:11].tolist() == [0, 1, 2, 3, 4, 4, 4, 4, 4, 5, 6]

@@ -7,10 +7,10 @@ from support import a_sampling
 
 from mlx_backend.interface.continuation import Continuation
 from mlx_backend.interface.requests import Economy, SamplingSettings, Scene
-from mlx_backend.interface.settings import SETTINGS, sampling_of, scene_of
+from mlx_backend.interface.settings import ROWS, sampling_of, scene_of
 from mlx_backend.members.scail2.defaults import SCAIL2
 
-PICTURES = {"references", "driving", "reference_masks", "driving_mask"}
+PICTURES = {"references", "driving", "reference_masks", "driving_mask", "image", "last_image"}
 OTHER = replace(SCAIL2, steps=9, segment_length=41, segment_overlap=9, width=64, height=96, driving_fps=24.0)
 
 
@@ -20,7 +20,7 @@ def names(part):
 
 def test_every_field_has_one_row():
     """A field without a row could be set by no widget and no option; two rows for one would fight."""
-    filled = sorted(row.fills for row in SETTINGS.values() if row.fills)
+    filled = sorted(row.fills for row in ROWS.values() if row.fills)
     wanted = [
         *(names(SamplingSettings) - {"economy", "continuation"}),
         *(f"economy.{name}" for name in names(Economy)),

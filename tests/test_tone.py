@@ -88,7 +88,7 @@ def write(path: Path, grey: int, transfer: int, primaries: int, encoder: str = "
 
 @pytest.mark.parametrize(("transfer", "signal"), [(HLG, 0.75), (PQ, 0.58)])
 def test_white_of_a_phone_clip_is_no_grey(tmp_path, listener, caplog, transfer, signal):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="scail2_mlx")
     write(tmp_path / "a.mp4", round(64 + 876 * signal), transfer, BT2020)
     video = VideoFile.of(tmp_path / "a.mp4")
     assert (video.signal.transfer, video.signal.primaries) == (transfer, BT2020)
@@ -101,7 +101,7 @@ def test_white_of_a_phone_clip_is_no_grey(tmp_path, listener, caplog, transfer, 
 
 
 def test_ten_bits_of_sdr_stay_as_they_were(tmp_path, listener, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="scail2_mlx")
     write(tmp_path / "a.mp4", 500, BT709, BT709)
     with av.open(str(tmp_path / "a.mp4")) as container:
         expected = next(container.decode(video=0)).to_ndarray(format="rgb24")
