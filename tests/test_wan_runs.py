@@ -11,6 +11,8 @@ from wan_folders import Folders
 from wan_weights import WAN
 
 from mlx_backend.cli.main import main
+from mlx_backend.pipelines import generate
+from mlx_backend.pipelines.store import ModelStore
 
 BAR = 6e-4  # frames; those of some files are float16, which alone is 2.5e-4
 EXACT = 1e-4  # frames of float32 files; the published programs and diffusers differ by 8e-6 from them
@@ -123,3 +125,34 @@ def test_streamed_blocks_give_the_same_frames(folders, tmp_path, index):
     words = case.command(folders("original", case.facts["kind"]), tmp_path, size=case.facts["size"])
     whole = made([*words, "--residency", "resident"], tmp_path)
     assert np.array_equal(made([*words, "--residency", "streamed"], tmp_path), whole)
+
+
+def test_two_experts_are_never_in_memory_together_and_none_is_while_frames_are_decoded(folders, tmp_path, monkeypatch):
+    """A store that nobody enters any more would keep the second expert through the decoder's largest moment."""
+    case, held = Case("loops", 4), []
+    stores = []
+
+    def loads(store, *rest):
+        stores.append(store)
+        made = get_dit(store, *rest)
+        held.append(sum("dit" in each.loaded for each in {id(store): store for store in stores}.values()))
+        return made
+
+    def decoded(*arguments):
+        held.append(sum("dit" in store.loaded for store in stores))
+        return decode_latents(*arguments)
+
+    get_dit, decode_latents = ModelStore.get_dit, generate.decode_latents
+    monkeypatch.setattr(ModelStore, "get_dit", loads)
+    monkeypatch.setattr(generate, "decode_latents", decoded)
+    words = case.command(folders("original", case.facts["kind"]), tmp_path, size=case.facts["size"])
+    made([*words, "--process", "shared"], tmp_path)
+    assert len({id(store) for store in stores}) == 2
+    assert held == [1] * (len(held) - 1) + [0]
+
+
+def test_two_experts_run_in_a_process_of_their_own_too(folders, tmp_path):
+    case = Case("loops", 4)
+    words = case.command(folders("original", case.facts["kind"]), tmp_path, size=case.facts["size"])
+    frames = made([*words, "--process", "own"], tmp_path)
+    assert np.abs(frames - case.tensors["frames"]).max() < EXACT

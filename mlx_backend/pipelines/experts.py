@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -42,7 +42,8 @@ def shifts(models: Models, settings: SamplingSettings, timesteps: Sequence[float
 class Experts:
     """Puts the transformers of a run in place as planned: a context, at whose end none is kept from being paged out.
 
-    One that is asked for is loaded after the other one has left the memory.
+    One that is asked for is loaded after the other one has left the memory; of two, neither outlasts the context, as a
+    run begins with the first and decoding needs none.
     """
 
     def __init__(self, models: Models, how: RunPlan, listener: Listener):
@@ -59,14 +60,14 @@ class Experts:
 
     def __exit__(self, *error: object) -> None:
         self._leave()
+        if len(self._handles) > 1:
+            self._let_go(self._handles)
 
     def get(self, number: int) -> WanModel:
         """Return an expert, alone in memory."""
         if number != self._current or self._model is None:
             self._leave()
-            for other, handle in enumerate(self._handles):
-                if other != number:
-                    handle.store.let_go("dit")
+            self._let_go(handle for other, handle in enumerate(self._handles) if other != number)
             self._model, self._current = self._placed(self._handles[number]), number
         return self._model
 
@@ -80,6 +81,11 @@ class Experts:
     def _leave(self) -> None:
         self._stack.close()
         self._model, self._current = None, -1
+
+    @staticmethod
+    def _let_go(handles: Iterable[Handle]) -> None:
+        for handle in handles:
+            handle.store.let_go("dit")
 
     def _placed(self, handle: Handle) -> WanModel:
         """Load a transformer as planned, and keep its weights from being paged out."""
