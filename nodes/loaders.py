@@ -36,6 +36,8 @@ FILE_INPUTS = {
     "text_encoder": ("t5_encoder", ("text_encoders",)),
     "clip_vision": ("clip", ("clip_vision",)),
 }
+LOW_NOISE = "low_noise"  # the input of Load Wan for the second of two experts
+INPUTS = FILE_INPUTS | {LOW_NOISE: (LOW_NOISE, FILE_INPUTS["dit"][1])}
 
 
 class LoadScail2MLX(io.ComfyNode):
@@ -112,12 +114,7 @@ class LoadScail2MLX(io.ComfyNode):
                     advanced=True,
                 ),
             ],
-            outputs=[
-                sockets.Model.Output("model", display_name="model"),
-                sockets.TextEncoder.Output("text_encoder", display_name="text_encoder"),
-                sockets.ClipVision.Output("clip_vision", display_name="clip_vision"),
-                sockets.Vae.Output("vae", display_name="vae"),
-            ],
+            outputs=handle_outputs(),
         )
 
     @classmethod
@@ -145,9 +142,8 @@ class LoadScail2MLX(io.ComfyNode):
         process: str = PROCESSES[0],
     ) -> tuple:
         """Change when one of the chosen files does."""
+        parts = chosen_parts(tokenizer, dit=dit, vae=vae, text_encoder=text_encoder, clip_vision=clip_vision)
         folder = snapshot_folder(snapshot)
-        parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
-        parts |= chosen_tokenizer(tokenizer)
         paths = [*(sorted(folder.glob("*.*")) if folder else []), *parts.values()]
         return (snapshot, precision, residency, memory_gb, process, *map(host.file_state, paths))
 
@@ -167,16 +163,30 @@ class LoadScail2MLX(io.ComfyNode):
     ) -> io.NodeOutput:
         """Return (model, text encoder, CLIP vision, VAE) handles."""
         require_mlx()
-        from ..mlx_backend.pipelines.store import Models
-
-        parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
-        parts |= chosen_tokenizer(tokenizer)
+        parts = chosen_parts(tokenizer, dit=dit, vae=vae, text_encoder=text_encoder, clip_vision=clip_vision)
         snapshot = chosen_snapshot(snapshot, has_files=bool(parts))
         folder = None if snapshot == ONLY_FILES else open_folder(snapshot)
         needed = ("dit",) if folder is None else COMPONENTS  # encoders and VAE may be ComfyUI's
         found = Snapshot.open(folder) if folder and not parts else Snapshot.assemble(folder, parts, needed)
-        models = Models.of(new_store(found, precision, residency, memory_gb, process))
-        return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+        return handles(new_store(found, precision, residency, memory_gb, process))
+
+
+def handles(store: ModelStore) -> io.NodeOutput:
+    """Return what a loader gives: (model, text encoder, CLIP vision, VAE)."""
+    from ..mlx_backend.pipelines.store import Models
+
+    models = Models.of(store)
+    return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+
+
+def handle_outputs() -> list[io.Output]:
+    """Return the sockets of a loader's handles."""
+    return [
+        sockets.Model.Output("model", display_name="model"),
+        sockets.TextEncoder.Output("text_encoder", display_name="text_encoder"),
+        sockets.ClipVision.Output("clip_vision", display_name="clip_vision"),
+        sockets.Vae.Output("vae", display_name="vae"),
+    ]
 
 
 def snapshot_input(*others: str) -> io.Combo.Input:
@@ -247,11 +257,19 @@ def _pool() -> Pool:
     return Pool()
 
 
+def chosen_parts(tokenizer: str, /, **files: str) -> dict[str, Path]:
+    """Return the tokenizer and the files chosen beside the snapshot, by component; `files` by their inputs.
+
+    Raises RequestError for one that is gone.
+    """
+    return chosen_files(files) | chosen_tokenizer(tokenizer)
+
+
 def chosen_files(files: dict[str, str]) -> dict[str, Path]:
     """Return the files chosen beside the snapshot, by component. Raises RequestError for one that is gone."""
     parts = {}
     for name, value in files.items():
-        component, folders = FILE_INPUTS[name]
+        component, folders = INPUTS[name]
         if value != FROM_SNAPSHOT:
             path = host.model_path(folders, value)
             if path is None:
@@ -322,15 +340,12 @@ class Scail2LoraLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, lora: str) -> bool | str:
         """Accept what the list offers, and the path of any file."""
-        known = host.model_path(("loras",), lora) is not None
-        return known or f"There is no LoRA '{lora}' in the model folders: choose one from the list."
+        return host.model_path(("loras",), lora) is not None or no_lora(lora)
 
     @classmethod
     def execute(cls, model, lora: str, strength: float, allow_unknown: bool) -> io.NodeOutput:
         """Return the model's handle with one LoRA more, which its header says is made for it; it is read when used."""
-        path = host.model_path(("loras",), lora)
-        if path is None:
-            raise RequestError(f"There is no LoRA '{lora}' in the model folders: choose one from the list.")
+        path = lora_file(lora)
         if model.store.low_noise is not None:
             raise RequestError(
                 "This model has two experts, and a LoRA is for one of them: use Wan LoRA, which has a role."
@@ -341,6 +356,19 @@ class Scail2LoraLoader(io.ComfyNode):
         request = LoraRequest(path, strength, allow_unknown)
         check_loras(replace(model, loras=(request,)))
         return io.NodeOutput(replace(model, loras=(*model.loras, request)))
+
+
+def lora_file(name: str) -> Path:
+    """Return the file of a LoRA. Raises RequestError for one that is gone."""
+    path = host.model_path(("loras",), name)
+    if path is None:
+        raise RequestError(no_lora(name))
+    return path
+
+
+def no_lora(name: str) -> str:
+    """Say that a LoRA is not there."""
+    return f"There is no LoRA '{name}' in the model folders: choose one from the list."
 
 
 def snapshot_choices() -> list[str]:

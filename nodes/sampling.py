@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
 
+from ..mlx_backend.interface.requests import SamplingSettings, Scene
 from ..mlx_backend.interface.settings import SETTINGS, sampling_of, scene_of
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
 from .neighbour import neighbour
 from .settings import DEFAULTS, as_input, checked
 from .tensors import to_clip_request, to_latent, to_numpy, to_pictures, to_text
+
+if TYPE_CHECKING:
+    from ..mlx_backend.pipelines.picture import ClipRequest
+    from ..mlx_backend.pipelines.recording import Recording
+    from ..mlx_backend.pipelines.store import Models
+    from ..mlx_backend.pipelines.text import TextFeatures
 
 
 class Scail2Sampler(io.ComfyNode):
@@ -78,21 +85,41 @@ class Scail2Sampler(io.ComfyNode):
         scene, sampling = scene_of(settings, pictures, DEFAULTS), sampling_of(settings, DEFAULTS)
         require_mlx()
         from ..mlx_backend.pipelines.limits import held_to_limits
-        from ..mlx_backend.pipelines.pictures import prepare, sample_pictures
-        from ..mlx_backend.pipelines.recording import Recording, report_run
-        from ..mlx_backend.pipelines.run import Session
+        from ..mlx_backend.pipelines.recording import Recording
         from ..mlx_backend.pipelines.store import Models
 
         recording = Recording(listener)
         scene, sampling = held_to_limits(model, scene, sampling, recording)
         text, clip = to_text(text, negative, is_guided=sampling.is_guided), to_clip_request(clip_features)
-        with neighbour().at_work():
-            host.free_torch_memory()
-            session = Session(listener=recording, kept=host.resume_folder() if settings.get("resume", True) else None)
-            models = Models(model, clip=clip.handle, vae=vae)
-            run = prepare(models, text, scene, sampling, session, clip_picture=clip.picture, clip_tokens=clip.tokens)
-            latents = sample_pictures(run, session)
-        return io.NodeOutput(to_latent(latents), str(report_run(run, recording)))
+        models, keeps = Models(model, clip=clip.handle, vae=vae), settings.get("resume", True)
+        return io.NodeOutput(*sampled(models, text, scene, sampling, recording, clip, keeps=keeps))
+
+
+def sampled(
+    models: Models,
+    text: TextFeatures,
+    scene: Scene,
+    sampling: SamplingSettings,
+    recording: Recording,
+    clip: ClipRequest | None = None,
+    *,
+    keeps: bool,
+) -> tuple[dict[str, Any], str]:
+    """Make a run as good neighbours do; return the LATENT of all segments, and the report as JSON.
+
+    `clip`: what CLIP is to see where the model does not choose it; `keeps`: finished segments, for the next time.
+    """
+    from ..mlx_backend.pipelines.pictures import prepare, sample_pictures
+    from ..mlx_backend.pipelines.recording import report_run
+    from ..mlx_backend.pipelines.run import Session
+
+    shown = {} if clip is None else {"clip_picture": clip.picture, "clip_tokens": clip.tokens}
+    with neighbour().at_work():
+        host.free_torch_memory()
+        session = Session(listener=recording, kept=host.resume_folder() if keeps else None)
+        run = prepare(models, text, scene, sampling, session, **shown)
+        latents = sample_pictures(run, session)
+    return to_latent(latents), str(report_run(run, recording))
 
 
 def _inputs() -> list[io.Input]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..mlx_backend.interface.errors import RequestError
 from ..mlx_backend.interface.requests import LoraRequest
 from ..mlx_backend.interface.variants import PROCESSES, RESIDENCIES
-from ..mlx_backend.members import members
+from ..mlx_backend.members import kinds
 from ..mlx_backend.runtime.device import PRECISIONS, require_mlx
-from ..mlx_backend.weights.checkpoints.experts import HIGH, LOW, role
+from ..mlx_backend.weights.checkpoints.experts import HIGH, LOW, expert_of
 from ..mlx_backend.weights.checkpoints.snapshot import Snapshot
 from . import host, sockets
 from .loaders import (
-    FILE_INPUTS,
     FROM_SNAPSHOT,
+    INPUTS,
+    LOW_NOISE,
     ONLY_FILES,
     LoadScail2MLX,
-    chosen_files,
-    chosen_tokenizer,
+    Scail2LoraLoader,
+    chosen_parts,
+    handle_outputs,
+    handles,
+    lora_file,
     new_store,
     snapshot_choices,
     snapshot_folder,
@@ -30,7 +32,6 @@ from .loaders import (
 TOLD = "as files and names tell"
 BOTH = "both"
 BY_NAME = "by the file's name"
-LOW_NOISE = "low_noise"
 
 
 class WanMLXLoader(io.ComfyNode):
@@ -56,20 +57,8 @@ class WanMLXLoader(io.ComfyNode):
                     "converted for MLX. Or only the files below.",
                 ),
                 precision,
-                io.Combo.Input(
-                    "dit",
-                    options=[FROM_SNAPSHOT, *host.model_files(FILE_INPUTS["dit"][1])],
-                    default=FROM_SNAPSHOT,
-                    optional=True,
-                    tooltip="The transformer instead of the folder's; of two experts the high-noise one.",
-                ),
-                io.Combo.Input(
-                    LOW_NOISE,
-                    options=[FROM_SNAPSHOT, *host.model_files(FILE_INPUTS["dit"][1])],
-                    default=FROM_SNAPSHOT,
-                    optional=True,
-                    tooltip="The low-noise expert, where there are two.",
-                ),
+                _transformer("dit", "The transformer instead of the folder's; of two experts the high-noise one."),
+                _transformer(LOW_NOISE, "The low-noise expert, where there are two."),
                 *(vae, text, clip, tokenizer),
                 io.Combo.Input(
                     "kind",
@@ -81,12 +70,7 @@ class WanMLXLoader(io.ComfyNode):
                 ),
                 *rest,
             ],
-            outputs=[
-                sockets.Model.Output("model", display_name="model"),
-                sockets.TextEncoder.Output("text_encoder", display_name="text_encoder"),
-                sockets.ClipVision.Output("clip_vision", display_name="clip_vision"),
-                sockets.Vae.Output("vae", display_name="vae"),
-            ],
+            outputs=handle_outputs(),
         )
 
     @classmethod
@@ -113,20 +97,15 @@ class WanMLXLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         """Return (model, text encoder, CLIP vision, VAE) handles."""
         require_mlx()
-        from ..mlx_backend.pipelines.store import Models
-
-        parts = chosen_files({"dit": dit, "vae": vae, "text_encoder": text_encoder, "clip_vision": clip_vision})
-        parts |= chosen_tokenizer(tokenizer)
-        if low_noise != FROM_SNAPSHOT:
-            parts[LOW_NOISE] = _model_file(low_noise)
+        transformers = {"dit": dit, LOW_NOISE: low_noise}
+        parts = chosen_parts(tokenizer, vae=vae, text_encoder=text_encoder, clip_vision=clip_vision, **transformers)
         folder = None if model_folder == ONLY_FILES else snapshot_folder(model_folder)
         said = None if kind == TOLD else kind
         if folder is not None and not parts and said is None:
             found = Snapshot.open(folder)
         else:
             found = Snapshot.assemble(folder, parts, ("dit",) if folder is None else None, said)
-        models = Models.of(new_store(found, precision, residency, memory_gb, process))
-        return io.NodeOutput(models.dit, models.text_encoder, models.clip, models.vae)
+        return handles(new_store(found, precision, residency, memory_gb, process))
 
 
 class WanMLXLora(io.ComfyNode):
@@ -135,6 +114,7 @@ class WanMLXLora(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See io.ComfyNode."""
+        lora, strength, allow_unknown = sockets.inputs_of(Scail2LoraLoader, "lora", "strength", "allow_unknown")
         return io.Schema(
             node_id="WanMLXLora",
             display_name="Wan LoRA (MLX)",
@@ -144,15 +124,7 @@ class WanMLXLora(io.ComfyNode):
             search_aliases=["wan", "lora", "lightning", "lightx2v", "high noise", "low noise"],
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load Wan, or another Wan LoRA node."),
-                io.Combo.Input("lora", options=host.model_files(("loras",)), tooltip="A file in models/loras."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="How strongly it acts; 0 leaves it out, negative values take away what it adds.",
-                ),
+                *(lora, strength),
                 io.Combo.Input(
                     "role",
                     options=[BY_NAME, HIGH, LOW, BOTH],
@@ -160,12 +132,7 @@ class WanMLXLora(io.ComfyNode):
                     tooltip="Which of two experts it is for. by the file's name: where that says high or low. Without "
                     "effect on a model that is one.",
                 ),
-                io.Boolean.Input(
-                    "allow_unknown",
-                    default=False,
-                    tooltip="Use the file although many of its names fit nothing in this model.",
-                    advanced=True,
-                ),
+                allow_unknown,
             ],
             outputs=[sockets.Model.Output("model", display_name="model")],
         )
@@ -173,11 +140,12 @@ class WanMLXLora(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora: str, strength: float, role: str, allow_unknown: bool) -> io.NodeOutput:
         """Return the model's handle with one LoRA more; the file is read when the model is used."""
-        path = host.model_path(("loras",), lora)
-        if path is None:
-            raise RequestError(f"There is no LoRA '{lora}' in the model folders: choose one from the list.")
+        path = lora_file(lora)
         request = LoraRequest(path, strength, allow_unknown)
-        which = HIGH if model.store.low_noise is None else _role(path, role)
+        if model.store.low_noise is None:
+            which = HIGH  # the only one
+        else:
+            which = expert_of(path, "choose the role") if role == BY_NAME else role
         loras, low = model.loras, model.low_loras
         if which in (HIGH, BOTH):
             loras = (*loras, request)
@@ -186,24 +154,6 @@ class WanMLXLora(io.ComfyNode):
         return io.NodeOutput(replace(model, loras=loras, low_loras=low))
 
 
-def kinds() -> list[str]:
-    """Return the names of all members of the family."""
-    return [row.name for row in members() if row.family]
-
-
-def _role(path: Path, chosen: str) -> str:
-    found = role(path, path.parent) if chosen == BY_NAME else chosen
-    if found is None:
-        raise RequestError(
-            f"{path.name} may be for the high-noise expert or for the low-noise one, and its name does not tell: "
-            "choose the role."
-        )
-    return found
-
-
-def _model_file(name: str) -> Path:
-    folders = FILE_INPUTS["dit"][1]
-    path = host.model_path(folders, name)
-    if path is None:
-        raise RequestError(f"There is no file '{name}' in models/{folders[0]}: choose one from the list.")
-    return path
+def _transformer(name: str, tooltip: str) -> io.Combo.Input:
+    options = [FROM_SNAPSHOT, *host.model_files(INPUTS[name][1])]
+    return io.Combo.Input(name, options=options, default=FROM_SNAPSHOT, optional=True, tooltip=tooltip)

@@ -12,9 +12,10 @@ from ..mlx_backend.interface.settings import ROWS, sampling_of, scene_of
 from ..mlx_backend.members.wan.model import Wan
 from ..mlx_backend.runtime.device import require_mlx
 from . import host, sockets
-from .neighbour import neighbour
+from .conditioning import Scail2T5Encode
+from .sampling import sampled
 from .settings import as_input, widget
-from .tensors import to_latent, to_numpy, to_text
+from .tensors import to_numpy, to_text
 
 OWN = "the model's own"
 # What the sampler offers of the table of settings; the first ones are the model's own where they are 0.
@@ -61,13 +62,9 @@ class WanMLXPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, model, text_encoder, prompt: str, negative_prompt: str, own_negative: bool) -> io.NodeOutput:
         """Return the features of both prompts."""
-        require_mlx()
-        from ..mlx_backend.pipelines.text import encode_prompts
-
         if own_negative and not negative_prompt.strip():
             negative_prompt = model.store.member.defaults.negative
-        with neighbour().at_work():
-            return io.NodeOutput(encode_prompts(text_encoder, prompt, negative_prompt, host.HostListener()))
+        return Scail2T5Encode.execute(text_encoder, prompt, negative_prompt)
 
 
 class WanMLXSampler(io.ComfyNode):
@@ -107,9 +104,7 @@ class WanMLXSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         """Return the LATENT, the rate of its frames and the report; `settings` are rows of interface/settings.py."""
         require_mlx()
-        from ..mlx_backend.pipelines.pictures import prepare, sample_pictures
-        from ..mlx_backend.pipelines.recording import Recording, report_run
-        from ..mlx_backend.pipelines.run import Session
+        from ..mlx_backend.pipelines.recording import Recording
         from ..mlx_backend.pipelines.store import Models
 
         member = _member(model, needs_clip=clip_vision is None)
@@ -118,15 +113,10 @@ class WanMLXSampler(io.ComfyNode):
         pictures = {"image": _first(start_image), "last_image": _first(end_image)}
         scene, sampling = scene_of(given, pictures, member.defaults), sampling_of(given, member.defaults)
         text = to_text(text, negative, is_guided=sampling.is_guided)
-        recording = Recording(host.HostListener())
-        with neighbour().at_work():
-            host.free_torch_memory()
-            kept = host.resume_folder() if settings.get("resume", True) else None
-            session = Session(listener=recording, kept=kept)
-            models = Models.with_dit(model, None, clip_vision, vae)
-            run = prepare(models, text, scene, sampling, session)
-            latents = sample_pictures(run, session)
-        return io.NodeOutput(to_latent(latents), scene.fps, str(report_run(run, recording)))
+        models = Models.with_dit(model, None, clip_vision, vae)
+        keeps = settings.get("resume", True)
+        latent, report = sampled(models, text, scene, sampling, Recording(host.HostListener()), keeps=keeps)
+        return io.NodeOutput(latent, scene.fps, report)
 
 
 def _inputs() -> list[io.Input]:

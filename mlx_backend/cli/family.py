@@ -10,8 +10,8 @@ import numpy as np
 from ..interface.errors import RequestError
 from ..interface.requests import LoraRequest
 from ..media.read import read_video
-from ..members import members
-from ..weights.checkpoints.experts import HIGH, LOW, role
+from ..members import kinds
+from ..weights.checkpoints.experts import HIGH, LOW, expert_of
 from ..weights.checkpoints.snapshot import Snapshot
 from .options import Add, defaults_of, option
 
@@ -20,8 +20,7 @@ Loras = tuple[LoraRequest, ...]
 
 def add_options(add: Add) -> None:
     """Describe them to argparse."""
-    kinds = [row.name for row in members() if row.family]
-    add("--kind", choices=kinds, help="which model the files are, where neither tensors nor names tell")
+    add("--kind", choices=kinds(), help="which model the files are, where neither tensors nor names tell")
     add("--low-noise", type=Path, metavar="PATH", help="the low-noise expert, beside the high-noise one at --dit")
     add("--image", type=Path, metavar="I", help="Wan: the picture that the clip begins with")
     add("--last-image", type=Path, metavar="L", help="Wan: the picture that it ends with")
@@ -71,13 +70,7 @@ def by_expert(snapshot: Snapshot, loras: Loras, high: Loras, low: Loras) -> tupl
         return loras, ()
     told: dict[str, list[LoraRequest]] = {HIGH: [], LOW: []}
     for lora in loras:
-        which = role(lora.path, lora.path.parent)
-        if which is None:
-            raise RequestError(
-                f"{lora.path} may be for the high-noise expert or for the low-noise one, and its name does not tell: "
-                "name it with --lora-high or --lora-low (both, if it is for both)."
-            )
-        told[which].append(lora)
+        told[expert_of(lora.path, "name it with --lora-high or --lora-low (both, if it is for both)")].append(lora)
     return (*told[HIGH], *high), (*told[LOW], *low)
 
 

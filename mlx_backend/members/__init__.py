@@ -35,6 +35,11 @@ def network_of(config: WanConfig) -> WanModel:
     return owner.network(config, None)
 
 
+def kinds() -> tuple[str, ...]:
+    """Return the names of the members that have relatives: what a user may have to say of files that look alike."""
+    return tuple(row.name for row in members() if row.family)
+
+
 def titles() -> str:
     """Return what all members are called, for a sentence."""
     return " or ".join(dict.fromkeys(row.family or row.title for row in members()))

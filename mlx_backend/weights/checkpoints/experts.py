@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...interface.errors import WeightsError
+from ...interface.errors import RequestError, WeightsError
 from ...members import member_named, members
 from ...members.member import Member
 from ..formats.sources import open_tensors
@@ -45,6 +45,16 @@ def role(path: Path, root: Path | None = None) -> str | None:
     if "transformer_2" in parts[:-1]:
         return LOW
     return None
+
+
+def expert_of(lora: Path, advice: str) -> str:
+    """Return HIGH or LOW, as a LoRA's name says. Raises RequestError, with this advice, where it does not."""
+    which = role(lora, lora.parent)
+    if which is None:
+        raise RequestError(
+            f"{lora} may be for the high-noise expert or for the low-noise one, and its name does not tell: {advice}."
+        )
+    return which
 
 
 def told_apart(
