@@ -12,7 +12,7 @@ from ..interface.errors import RequestError
 from ..interface.events import Listener
 from ..interface.geometry import LatentSize, check_size
 from ..interface.latent_space import WAN21, LatentSpace
-from ..interface.requests import SamplingSettings, Scene
+from ..interface.requests import FEW_STEPS, SamplingSettings, Scene
 from ..interface.segments import Segment, SegmentPlan, plan_segments
 from ..interface.sizes import PATCH, SCAIL2_CLIP, WanConfig
 from ..interface.tiling import Tiling
@@ -193,13 +193,33 @@ class Member:
         if surplus:
             raise RequestError(f"{self.title} makes videos of text alone: leave out {' and '.join(surplus)}.")
         check_size(scene.width, scene.height, self.size_step, self.title)
-        frames = scene.max_frames or self.defaults.frames or self.defaults.segment_length
+        plan = self.one_segment(self.frames_of(scene), settings)
+        size = scene.width, scene.height
+        return PreparedRun(NoPictures(size, self.space), (), plan, self.noise_of(plan, size))
+
+    def frames_of(self, scene: Scene) -> int:
+        """Return how many frames a clip without a driving video has: as asked for, or the member's own number."""
+        return scene.max_frames or self.defaults.frames or self.defaults.segment_length
+
+    def one_segment(self, frames: int, settings: SamplingSettings) -> SegmentPlan:
+        """Return a clip as the one segment that a member makes which cannot go on from another. Raises RequestError."""
         plan = plan_segments(frames, settings.segment_length, settings.segment_overlap)
         if len(plan.segments) > 1:
             raise RequestError(
                 f"{frames} frames need more than one segment of {settings.segment_length}, and {self.title} has no "
                 "way to go on from another: ask for fewer frames, or longer segments."
             )
-        size = scene.width, scene.height
-        noise = tuple(LatentSize.of_pixels(segment.frames, *size, self.space).shape for segment in plan.segments)
-        return PreparedRun(NoPictures(size, self.space), (), plan, noise)
+        return plan
+
+    def noise_of(self, plan: SegmentPlan, size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+        """Return the shape [C, T, H, W] of each segment's noise at a size (width, height) in pixels."""
+        return tuple(LatentSize.of_pixels(segment.frames, *size, self.space).shape for segment in plan.segments)
+
+
+def tell_few_steps(settings: SamplingSettings, listener: Listener) -> None:
+    """Warn where a step cache is on and there are too few steps for it."""
+    if settings.economy.step_cache != "off" and settings.steps < FEW_STEPS:
+        listener.warn(
+            f"The step cache is on, but there are only {settings.steps} steps: below about {FEW_STEPS} it spoils more "
+            "than it saves, so turn it off."
+        )

@@ -1,8 +1,9 @@
 """Wan 2.1 FLF2V 14B: words, the first picture and the last, which CLIP sees too."""
 
-from ..interface.segments import LONGEST
-from ..interface.variants import Defaults
+from dataclasses import replace
+
 from .signature import IMAGE_BRANCH, Signature
+from .wan.defaults import WAN
 from .wan.model import NEEDED, Wan
 from .wan.words import NEGATIVE_FLF2V
 
@@ -10,21 +11,8 @@ from .wan.words import NEGATIVE_FLF2V
 MEMBER = Wan(
     name="wan2.1-flf2v",
     title="Wan2.1 FLF2V",
-    hub_repositories=(),
     components=("vae", "t5_encoder", "clip"),
-    defaults=Defaults(
-        width=1280,
-        height=720,
-        driving_fps=16.0,
-        steps=50,
-        cfg=5.0,
-        shift=16.0,
-        solver="unipc",
-        segment_length=LONGEST,
-        segment_overlap=5,
-        frames=81,
-        negative=NEGATIVE_FLF2V,
-    ),
+    defaults=replace(WAN, width=1280, height=720, shift=16.0, negative=NEGATIVE_FLF2V),
     signature=Signature(names=IMAGE_BRANCH, marks=("img_emb.emb_pos",), image_branch=True, in_dim=36, out_dim=16),
     first=NEEDED,
     last=NEEDED,

@@ -1,8 +1,9 @@
 """Wan 2.1 I2V 14B: words and the first picture, which CLIP sees too."""
 
-from ..interface.segments import LONGEST
-from ..interface.variants import Defaults
+from dataclasses import replace
+
 from .signature import IMAGE_BRANCH, Signature
+from .wan.defaults import WAN
 from .wan.model import NEEDED, Wan
 from .wan.words import NEGATIVE_I2V
 
@@ -10,22 +11,8 @@ from .wan.words import NEGATIVE_I2V
 MEMBER = Wan(
     name="wan2.1-i2v",
     title="Wan2.1 I2V",
-    hub_repositories=(),
     components=("vae", "t5_encoder", "clip"),
-    defaults=Defaults(
-        width=832,
-        height=480,
-        driving_fps=16.0,
-        steps=40,
-        cfg=5.0,
-        shift=5.0,
-        solver="unipc",
-        segment_length=LONGEST,
-        segment_overlap=5,
-        frames=81,
-        shift_480p=3.0,
-        negative=NEGATIVE_I2V,
-    ),
+    defaults=replace(WAN, steps=40, shift_480p=3.0, negative=NEGATIVE_I2V),
     signature=Signature(names=IMAGE_BRANCH, image_branch=True, in_dim=36, out_dim=16),
     first=NEEDED,
 )

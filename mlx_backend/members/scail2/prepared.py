@@ -7,9 +7,9 @@ import numpy as np
 from ...interface.errors import RequestError
 from ...interface.events import Listener
 from ...interface.geometry import LatentSize
-from ...interface.requests import FEW_STEPS, SamplingSettings, Scene
+from ...interface.requests import SamplingSettings, Scene
 from ...interface.segments import plan_segments
-from ..member import PreparedRun
+from ..member import PreparedRun, tell_few_steps
 from .checks import check_rate
 from .draft import drafted
 from .scene import prepare_picture, prepare_scene
@@ -19,11 +19,7 @@ def prepare_run(
     clip_picture: np.ndarray | None, scene: Scene, settings: SamplingSettings, listener: Listener
 ) -> PreparedRun:
     """Check and resize the pictures of a run and cut it into segments, with no network loaded. Raises RequestError."""
-    if settings.economy.step_cache != "off" and settings.steps < FEW_STEPS:
-        listener.warn(
-            f"The step cache is on, but there are only {settings.steps} steps: below about {FEW_STEPS} it spoils more "
-            "than it saves, so turn it off."
-        )
+    tell_few_steps(settings, listener)
     if scene.references is None or scene.driving is None:
         missing = "reference" if scene.references is None else "driving"
         raise RequestError(

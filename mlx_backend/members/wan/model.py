@@ -10,14 +10,13 @@ from ...interface.draft import DRAFT_FRAMES, draft_size
 from ...interface.errors import RequestError
 from ...interface.events import Listener
 from ...interface.geometry import LatentSize, check_size
-from ...interface.requests import FEW_STEPS, SamplingSettings, Scene
-from ...interface.segments import SegmentPlan, plan_segments
+from ...interface.latent_space import TEMPORAL_STRIDE
+from ...interface.requests import SamplingSettings, Scene
 from ...interface.tokens import Surroundings
-from ..member import Member, NoPictures, PreparedPictures, PreparedRun
+from ..member import Member, NoPictures, PreparedPictures, PreparedRun, tell_few_steps
 from ..scail2.checks import checked_pixels
 from .sizes import covered_size, stretched_size
 
-KNOWN_CHANNELS = 4  # of a mask: frames of a latent frame that are known
 SURPLUS = {
     "references": "a reference picture (--reference)",
     "driving": "a driving video (--driving)",
@@ -35,6 +34,8 @@ class Wan(Member):
     """
 
     family: str = "Wan"
+    hub_repositories: tuple[str, ...] = ()
+    components: tuple[str, ...] = ("vae", "t5_encoder")
     first: str = SPARE
     last: str = SPARE
     in_latent: bool = False
@@ -45,7 +46,7 @@ class Wan(Member):
             return Surroundings()
         frames, width, height = size.pixels
         clip = 1 if self.in_latent else frames
-        channels = self.space.channels + (1 if self.in_latent else KNOWN_CHANNELS)
+        channels = self.space.channels + (1 if self.in_latent else TEMPORAL_STRIDE)
         return Surroundings(
             numbers=channels * size.frames * size.height * size.width,
             encoded=(("the picture", clip, width, height),),
@@ -56,30 +57,21 @@ class Wan(Member):
     ) -> PreparedRun:
         """See Member; CLIP sees the pictures as they are, or `clip_picture`."""
         self._check_kinds(scene, settings)
-        if settings.economy.step_cache != "off" and settings.steps < FEW_STEPS:
-            listener.warn(
-                f"The step cache is on, but there are only {settings.steps} steps: below about {FEW_STEPS} it spoils "
-                "more than it saves, so turn it off."
-            )
+        tell_few_steps(settings, listener)
         photos = [
             checked_pixels(name, picture[:1], listener)[0]
             for name, picture in (("first picture", scene.image), ("last picture", scene.last_image))
             if picture is not None
         ]
         size = self._size(photos, scene, listener)
-        full = self._segments(scene.max_frames or self.defaults.frames, settings, len(photos))
-        noise = tuple(LatentSize.of_pixels(segment.frames, *size, self.space).shape for segment in full.segments)
-        plan = full
+        plan = self.one_segment(self.frames_of(scene), settings)
+        if len(photos) > 1 and plan.frames < 2:
+            raise RequestError("A first and a last picture need a clip of at least 2 frames: ask for more frames.")
+        noise = self.noise_of(plan, size)
         if scene.draft:
-            size = draft_size(*size)
-            plan = self._segments(min(full.frames, DRAFT_FRAMES), settings, len(photos))
+            size, plan = draft_size(*size), self.one_segment(min(plan.frames, DRAFT_FRAMES), settings)
         shown = photos if clip_picture is None else [clip_picture[0]]
-        return PreparedRun(
-            self._fitted(photos, size),
-            tuple(shown) if "clip" in self.components else (),
-            plan,
-            noise[: len(plan.segments)],
-        )
+        return PreparedRun(self._fitted(photos, size), tuple(shown) if "clip" in self.components else (), plan, noise)
 
     def _check_kinds(self, scene: Scene, settings: SamplingSettings) -> None:
         """Raise RequestError for pictures that the model does not take, and for the lack of one that it needs."""
@@ -129,18 +121,6 @@ class Wan(Member):
                 f"of {asked[0]} x {asked[1]}, as upstream. --exact-size makes exactly what was asked for."
             )
         return made
-
-    def _segments(self, frames: int, settings: SamplingSettings, photos: int) -> SegmentPlan:
-        """Cut a clip; the published programs make it at once."""
-        if photos > 1 and frames < 2:
-            raise RequestError("A first and a last picture need a clip of at least 2 frames: ask for more frames.")
-        plan = plan_segments(frames, settings.segment_length, settings.segment_overlap)
-        if len(plan.segments) > 1:
-            raise RequestError(
-                f"{frames} frames need more than one segment of {settings.segment_length}, and {self.title} has no "
-                "way to go on from another: ask for fewer frames, or longer segments."
-            )
-        return plan
 
     def _fitted(self, photos: list[np.ndarray], size: tuple[int, int]) -> PreparedPictures:
         if not photos:
