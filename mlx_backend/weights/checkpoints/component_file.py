@@ -11,9 +11,9 @@ import numpy as np
 
 from ...interface.errors import WeightsError
 from ..formats.arrays import to_mlx
-from ..formats.quantised import QuantisedTensor, find_quantised, model_tensors, restore
+from ..formats.quantised import QuantisedTensor, model_tensors, quantised_of, restore
 from ..formats.safetensors_file import TensorInfo
-from ..formats.sources import TensorFile, open_tensors, read_rows, text_metadata
+from ..formats.sources import TensorFile, open_tensors, read_rows
 from ..names.key_maps import Recipe, identify, kind_of, recipes, surplus
 
 # What belongs to the CLIP checkpoint but takes no part in SCAIL-2: some files leave it out.
@@ -71,10 +71,7 @@ def open_component(path: Path, component: str) -> ComponentFile:
     Raises WeightsError for a damaged file, for another component or model, and for a format that is not known.
     """
     file = open_tensors(path)
-    try:
-        quantised = find_quantised(file.tensors, file.read, text_metadata(file))
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
+    quantised = quantised_of(file)
     stored = model_tensors(file.tensors)
     for name, tensor in quantised.items():
         stored[name] = TensorInfo("F32", tensor.shape, 4 * int(np.prod(tensor.shape)))

@@ -22,6 +22,7 @@ import numpy as np
 from ...interface.errors import WeightsError
 from .fp_codes import FLOATS, FP8, decode, is_rotation_size, padded_scales, unrotate, unswizzle
 from .safetensors_file import TensorInfo
+from .sources import TensorFile, text_metadata
 
 Tensors = Mapping[str, TensorInfo]
 Read = Callable[[str], np.ndarray]
@@ -61,6 +62,14 @@ class QuantisedTensor:
     parts: Mapping[str, str]
     dtypes: Mapping[str, str]
     rotation: int = 0
+
+
+def quantised_of(file: TensorFile) -> dict[str, QuantisedTensor]:
+    """Return the quantised weights of an open file; see `find_quantised`. Raises WeightsError that names the file."""
+    try:
+        return find_quantised(file.tensors, file.read, text_metadata(file))
+    except WeightsError as error:
+        raise WeightsError(f"{file.path}: {error}") from error
 
 
 def find_quantised(tensors: Tensors, read: Read, metadata: Mapping[str, str]) -> dict[str, QuantisedTensor]:

@@ -43,8 +43,9 @@ class ShardedFile:
 
     def __init__(self, path: Path):
         self.path = path
-        weight_map = {} if is_first_shard(path) else _weight_map(path)
-        self.paths = shard_paths(path)
+        is_numbered = is_first_shard(path)
+        weight_map = {} if is_numbered else _weight_map(path)
+        self.paths = _numbered(path) if is_numbered else _listed(path, weight_map)
         self._shards: dict[str, SafetensorsFile] = {}
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] = {}
@@ -90,7 +91,7 @@ def shard_paths(path: Path) -> list[Path]:
 
     Raises WeightsError.
     """
-    return _numbered(path) if is_first_shard(path) else _shards(path)
+    return _numbered(path) if is_first_shard(path) else _listed(path, _weight_map(path))
 
 
 def _numbered(path: Path) -> list[Path]:
@@ -107,8 +108,8 @@ def _numbered(path: Path) -> list[Path]:
     return paths
 
 
-def _shards(path: Path) -> list[Path]:
-    names = sorted(set(_weight_map(path).values()))
+def _listed(path: Path, weight_map: Mapping[str, str]) -> list[Path]:
+    names = sorted(set(weight_map.values()))
     for shard in names:
         if shard in ("", ".", "..") or "/" in shard or "\\" in shard or Path(shard).is_absolute():
             raise WeightsError(

@@ -12,9 +12,9 @@ import numpy as np
 from ...interface.errors import WeightsError
 from ..formats.arrays import to_mlx
 from ..formats.finite import check_finite
-from ..formats.quantised import QuantisedTensor, find_quantised, model_tensors, restore
+from ..formats.quantised import QuantisedTensor, model_tensors, quantised_of, restore
 from ..formats.safetensors_file import TensorInfo
-from ..formats.sources import TensorFile, open_tensors, text_metadata, warn_of_surplus
+from ..formats.sources import open_tensors, text_metadata, warn_of_surplus
 
 NUMBERS = ("F64", "F32", "F16", "BF16")
 COUNTS = ("I64", "I32", "I16")  # an alpha may be a whole number
@@ -30,22 +30,12 @@ class LoraValues:
         self.path = path
         self._file = open_tensors(path)
         self.metadata = text_metadata(self._file)
-        try:
-            self._quantised: Mapping[str, QuantisedTensor] = find_quantised(
-                self._file.tensors, self._file.read, self.metadata
-            )
-        except WeightsError as error:
-            raise WeightsError(f"{path}: {error}") from error
+        self._quantised: Mapping[str, QuantisedTensor] = quantised_of(self._file)
         self.tensors: dict[str, TensorInfo] = model_tensors(self._file.tensors)
         for name, info in self.tensors.items():
             self._check_dtype(name, info)
         self.shapes = {name: info.shape for name, info in self.tensors.items()}
         self.shapes |= {name: found.shape for name, found in self._quantised.items()}
-
-    @property
-    def file(self) -> TensorFile:
-        """The file itself."""
-        return self._file
 
     def array(self, name: str) -> mx.array:
         """Return a tensor's numbers. Raises WeightsError, with file and tensor, where one is not finite."""
