@@ -56,9 +56,8 @@ class Scail2LoadVideo(io.ComfyNode):
     def fingerprint_inputs(cls, file: str, **_rest: Any) -> tuple:
         """Change when the file does, or when outputs are connected that were not and so have not been made."""
         path, linked = host.input_file(file), host.linked_outputs()
-        state = path.stat() if path.is_file() else None
         made = "all" if linked is None else sorted(linked & {IMAGES, FIRST, MASKS, AUDIO})
-        return (file, None if state is None else (state.st_mtime_ns, state.st_size), made)
+        return (file, *host.file_state(path), made)
 
     @classmethod
     def execute(
