@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import GOLDENS, ROOT
+from wan_folders import Folders
 
 from demo.graph import NEED_MORE_MODELS, read_graph
 from mlx_backend.media.read import read_video
@@ -386,6 +387,45 @@ def test_a_report_has_the_number_of_its_video(base):
         assert json.loads(written.read_text(encoding="utf-8"))["run"]["seed"] == made[sampler]["inputs"]["seed"]
 
 
+@pytest.mark.parametrize("kind", ["t2v", "ti2v", "i2v-a14b"])
+def test_the_wan_nodes_make_a_clip(base, kind):
+    """Words, a first picture in another VAE's latent, and two experts, each from its folder to a saved video."""
+    folder = Folders(base / "models" / "scail2" / "wan")("original", kind)
+    loaded = graph("scail2_animation")
+    photo = next(node for node in loaded.values() if node["class_type"] == "LoadImage")
+    name = folder.relative_to(base / "models" / "scail2").as_posix()
+    values = {"width": 64, "height": 64, "frames": 5, "steps": 2, "cfg": 1.0, "cfg_low": 0.0, "shift": 5.0}
+    values |= {"solver": "euler", "seed": 1, "exact_size": True}
+    values |= {} if kind == "t2v" else {"start_image": ["photo", 0]}
+    made = {
+        "load": {"class_type": "WanMLXLoader", "inputs": {"model_folder": name, "precision": "float32"}},
+        "photo": photo,
+        "text": {
+            "class_type": "WanMLXPrompt",
+            "inputs": {"model": ["load", 0], "text_encoder": ["load", 1], "prompt": "a fox"}
+            | {"negative_prompt": "", "own_negative": True},
+        },
+        "sample": {
+            "class_type": "WanMLXSampler",
+            "inputs": {"model": ["load", 0], "vae": ["load", 3], "text": ["text", 0]} | values,
+        },
+        "decode": {
+            "class_type": "WanVaeTiledDecode",
+            "inputs": {"vae": ["load", 3], "latent": ["sample", 0], "tile_size": 0, "tile_overlap": 64},
+        },
+        "video": {"class_type": "CreateVideo", "inputs": {"images": ["decode", 0], "fps": ["sample", 1]}},
+        "save": {
+            "class_type": "SaveVideo",
+            "inputs": {"video": ["video", 0], "filename_prefix": f"video/{kind}", "format": "mp4", "codec": "h264"},
+        },
+    }
+    entry = finished(queue(made), 300)
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    clip = read_video(saved(base, entry)[0])
+    assert clip.frames.shape == (5, 64, 64, 3)
+    assert clip.fps == (24 if kind == "ti2v" else 16)
+
+
 def test_one_node_makes_a_clip_of_the_videos_rate_and_length(base):
     plain = graph("scail2_animation")
     of_type = {node["class_type"]: key for key, node in plain.items()}
@@ -394,19 +434,26 @@ def test_one_node_makes_a_clip_of_the_videos_rate_and_length(base):
     pictures = {name: sampler[name] for name in ("reference_image", "reference_mask", "driving_video")}
     choices = {"snapshot": "tiny", "prompt": "a fox", "negative_prompt": "", "mode": "animation", "preset": "fast"}
     choices |= {"size": "512p (832x480)", "orientation": "as the reference", "seed": 0, "fps": 24.0, "max_frames": 2}
+    pictures["driving_video"] = [pictures["driving_video"][0], 0]  # images, whose rate the node is told
     made["animate"] = {"class_type": "Scail2Animate", "inputs": pictures | choices}
     made[of_type["CreateVideo"]]["inputs"] |= {"images": ["animate", 0], "fps": ["animate", 1]}
     made["report"] = {
         "class_type": "Scail2Report",
         "inputs": {"report": ["animate", 2], "filename_prefix": "video/one"},
     }
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        queue(made)
+    said = refused.value.read().decode()
+    assert "made for the LoRA lightx2v" in said, json.loads(said)["node_errors"]
+    made["animate"]["inputs"]["use_loras"] = False
     entry = finished(queue(made), 300)
     assert entry["status"]["status_str"] == "success", entry["status"]
     clip = read_video(saved(base, entry)[0])
     assert clip.frames.shape[0] == 2
     assert clip.fps == 24
     read = json.loads(entry["outputs"]["report"]["text"][0])
-    assert any("Not found in models/loras: lightx2v" in warning for warning in read["warnings"])
+    assert read["settings"]["steps"] == 6
+    assert read["loras"] == []
 
 
 def core_graph():
