@@ -342,10 +342,7 @@ def test_a_lora_node_adds_to_the_handle(nodes, tmp_path):
 
 
 # No page has been there to take its picture.
-PICTURED = [name for name in IDS if name != "Scail2LoadVideo" and not name.startswith("WanMLX")]
-
-
-@pytest.mark.parametrize("name", PICTURED)
+@pytest.mark.parametrize("name", IDS)
 def test_the_help_page_begins_with_a_picture_of_the_node(name):
     """ComfyUI's page resolves a relative path against the folder of the help pages."""
     docs = ROOT / "web" / "docs"
@@ -362,7 +359,7 @@ def test_the_help_page_begins_with_a_picture_of_the_node(name):
 
 
 def test_every_picture_of_the_help_pages_is_shown():
-    assert sorted(path.stem for path in (ROOT / "web" / "docs" / "images").iterdir()) == sorted(PICTURED)
+    assert sorted(path.stem for path in (ROOT / "web" / "docs" / "images").iterdir()) == sorted(IDS)
 
 
 @pytest.mark.parametrize(
